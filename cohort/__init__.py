@@ -1,0 +1,1 @@
+"""WHO: cases, structures, pools, budgets and selection. NumPy, pandas and nibabel; no torch."""

@@ -1,0 +1,163 @@
+"""What goes out to an annotator, and what is let back in (the intake gate)."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cohort.budget import Cost
+from cohort.case import CaseView, Structure, check_case_id
+from cohort.errors import AnnotationError, DataError, GeometryError
+from cohort.volume import Grid, Volume, check_same_grid, read_label_map
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What an annotator is asked for.
+
+    Args:
+        case_id: of the case.
+        structures: names of the structures to contour, at least one.
+    """
+
+    case_id: str
+    structures: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_case_id(self.case_id)
+        if not self.structures:
+            raise AnnotationError(
+                f"The request for case {self.case_id} names no structure; ask for at least one"
+            )
+        if len(set(self.structures)) != len(self.structures):
+            raise AnnotationError(f"The request for case {self.case_id} names a structure twice")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """An annotation that was let in.
+
+    Args:
+        case_id: of the case.
+        structures: name -> fraction of the structure in the field of view, for those that were contoured
+            (1 for one that was looked for and is not there).
+        path: of the label map.
+        sha256: of that file.
+        annotator: who made it.
+        minutes: what it took; NaN where nobody kept the time.
+        cost: what it cost, in every currency.
+    """
+
+    case_id: str
+    structures: Mapping[str, float] = field(hash=False)
+    path: Path
+    sha256: str
+    annotator: str
+    minutes: float = math.nan
+    cost: Cost
+
+    def __post_init__(self) -> None:
+        check_case_id(self.case_id)
+        if self.minutes < 0.0:
+            raise AnnotationError(f"The annotation of case {self.case_id} took {self.minutes} minutes?")
+        for name, fraction in self.structures.items():
+            if not 0.0 <= fraction <= 1.0:
+                raise AnnotationError(
+                    f"The annotation of case {self.case_id} has {fraction} of {name!r}; expected 0 to 1"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CheckedAnnotation:
+    """A label map that passed the gate.
+
+    Args:
+        label_map: its voxels, on the image's grid.
+        sha256: of the file.
+        voxels: requested structure -> number of voxels.
+    """
+
+    label_map: Volume
+    sha256: str
+    voxels: Mapping[str, int]
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Requested structures without a voxel: looked for and not there."""
+        return tuple(name for name, count in self.voxels.items() if count == 0)
+
+
+def check_annotation(
+    path: Path, case: CaseView, grid: Grid, request: Request, structures: Sequence[Structure]
+) -> CheckedAnnotation:
+    """Let a returned label map in, or say what its annotator should correct.
+
+    A requested structure may be absent from the label map: then it counts as looked for and not there.
+    Voxels of declared structures that were not requested are let through, since annotators start from a
+    full proposal; the annotation answers for the requested structures only.
+
+    Args:
+        path: of the returned file.
+        case: that was sent out.
+        grid: of the case's image.
+        request: what was asked for.
+        structures: declared in the data set.
+
+    Returns:
+        The voxels, the hash of the file that they come from, and what was found.
+
+    Raises:
+        AnnotationError: with a sentence for the annotator, if the file is missing, broken or still being
+            written, lies on another grid, or holds labels that are not declared.
+    """
+    _check_request(case, request, structures)
+    label_map, sha256 = _read(path, case, structures)
+    try:
+        check_same_grid(grid, label_map, case.image, path)
+    except GeometryError as error:
+        raise AnnotationError(
+            f"The annotation of case {case.case_id} does not fit its scan. {error}. Most programs keep the "
+            "grid if you open the scan first and the segmentation on top of it"
+        ) from error
+    counts = np.bincount(label_map.array.ravel(), minlength=256)
+    labels = {s.name: s.label for s in structures}
+    voxels = {name: int(counts[labels[name]]) for name in request.structures}
+    return CheckedAnnotation(label_map=label_map, sha256=sha256, voxels=voxels)
+
+
+def _check_request(case: CaseView, request: Request, structures: Sequence[Structure]) -> None:
+    if request.case_id != case.case_id:
+        raise AnnotationError(f"Case {case.case_id} came back for a request of case {request.case_id}")
+    unknown = sorted(set(request.structures) - {s.name for s in structures})
+    if unknown:
+        raise AnnotationError(
+            f"The request for case {case.case_id} names {unknown[0]!r}, which the data set does not declare"
+        )
+
+
+def _read(path: Path, case: CaseView, structures: Sequence[Structure]) -> tuple[Volume, str]:
+    """Voxels and hash of the file, of one and the same content."""
+    try:
+        before = _sha256(path)
+        label_map = read_label_map(path, frozenset(s.label for s in structures))
+        after = _sha256(path)
+    except DataError as error:
+        raise AnnotationError(
+            f"The annotation of case {case.case_id} cannot be used: {error}. The labels are: "
+            f"{', '.join(f'{s.label} {s.name}' for s in structures)}"
+        ) from error
+    if before != after:
+        raise AnnotationError(
+            f"{path} changed while it was read; wait until it is saved and hand it in again"
+        )
+    return label_map, after
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); save the label map there") from error

@@ -1,0 +1,122 @@
+"""What is handed from room to room: training cases, checkpoints, predictions, graded masks, quality scores.
+
+Frozen, small and picklable: ids, paths and numbers, never voxels.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingCase:
+    """A case that a segmenter may learn from.
+
+    Args:
+        case_id: of the case.
+        patient_id: cross-fitting keeps the cases of a patient together.
+        image: path of the image.
+        label_map: path of the annotation (uint8 NIfTI on the image's grid).
+        annotated: structures that the label map answers for. The loss treats any other structure as
+            unknown: its voxels may hide in what the label map calls background.
+    """
+
+    case_id: str
+    patient_id: str
+    image: Path
+    label_map: Path
+    annotated: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Weights of a trained segmenter, and what made them.
+
+    Args:
+        path: of the weights (safetensors, or what the family writes).
+        sha256: of that file.
+        step: optimiser steps taken.
+        structures: names of the trained structures, in the order of the network's channels (background
+            first, not named).
+    """
+
+    path: Path
+    sha256: str
+    step: int
+    structures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """A segmenter's label map of one case.
+
+    Args:
+        case_id: of the case.
+        mask: path of the predicted label map (uint8 NIfTI on the image's own grid).
+        checkpoint_sha256: of the weights that made it.
+        voxels: structure -> number of predicted voxels.
+        slices: structure -> number of axial slices (first array axis) with a predicted voxel.
+        uncertainty: kind ("entropy", ...) -> structure -> value, higher is less certain; NaN where a
+            structure was not predicted at all.
+    """
+
+    case_id: str
+    mask: Path
+    checkpoint_sha256: str
+    voxels: Mapping[str, int] = field(default_factory=dict, hash=False)
+    slices: Mapping[str, int] = field(default_factory=dict, hash=False)
+    uncertainty: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradedMask:
+    """A predicted label map of a labelled case, so that its true DSC is known: what a sentinel learns from.
+
+    Args:
+        case_id: of the case.
+        patient_id: validation splits go by it.
+        image: path of the image.
+        mask: path of the predicted label map, from a model that did not see the case.
+        reference: path of the annotation.
+        evaluated: structures whose reference in this case is fit for a metric.
+        source: what made the mask, for example "fold1/step200".
+    """
+
+    case_id: str
+    patient_id: str
+    image: Path
+    mask: Path
+    reference: Path
+    evaluated: frozenset[str]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityScore:
+    """An estimator's answer for one structure of one case. Higher is better.
+
+    Args:
+        case_id: of the case.
+        structure: name.
+        raw: the estimator's own value; it only ranks. NaN where there is nothing to score.
+        predicted_dsc: in [0, 1] where the estimator is calibrated to DSC, else NaN.
+        lower: lower bound of the DSC, NaN where not calibrated.
+        upper: upper bound of the DSC, NaN where not calibrated.
+        estimator: its name.
+        reason: why there is no score ("empty mask"), else "".
+    """
+
+    case_id: str
+    structure: str
+    raw: float
+    predicted_dsc: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    estimator: str
+    reason: str = ""
+
+    @property
+    def missing(self) -> bool:
+        """Whether the estimator gave no value."""
+        return math.isnan(self.raw)

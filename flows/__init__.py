@@ -1,0 +1,1 @@
+"""WHEN: Prefect flows, MLflow tracking, configuration and the command line."""

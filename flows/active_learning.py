@@ -1,0 +1,346 @@
+"""The active-learning campaign: train, measure, segment the pool, score, select, annotate, and again.
+
+The flow reads everything from the campaign's folder and ledger, so it can be killed anywhere and started
+again: what is done is not done twice.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from cohort.annotation import Annotation, Request, check_annotation
+from cohort.budget import Budget, Cost, CostModel, annotation_cost
+from cohort.case import Case
+from cohort.errors import CampaignError, SelectionError
+from cohort.records import Prediction, QualityScore
+from cohort.selection import resolve, select
+from cohort.volume import read_grid, write_bytes, write_volume
+from flows import campaign as campaigns
+from flows import data, report, rounds
+from flows.annotators.base import Annotator, Returned
+from flows.annotators.folder import Folder
+from flows.annotators.oracle import Oracle
+from flows.campaign import Campaign
+from flows.config import ActiveLearningConfig, as_dict, config_sha256
+from flows.environment import code_version, use_threads
+from flows.progress import Display
+from flows.round_stages import RoundStages
+from flows.stages import file_sha256, json_sha256
+from flows.tracking import Tracker
+from segmenters.evaluation import summarise
+
+FIGURES = "figures"
+
+
+def run(config: ActiveLearningConfig, display: Display) -> Campaign:
+    """Run a campaign to its end, or to where it waits for people.
+
+    Raises:
+        SentinelLoopError: for every mistake that a user can mend, before any training where possible.
+    """
+    with campaigns.locked(config.folder):
+        campaigns.check_config(config)
+        cohort, fingerprints = _sound_cohort(config, display)
+        campaign = campaigns.create_or_open(config)
+        killed = campaigns.end_orphans(config.folder)
+        loop = Loop(
+            config=config,
+            campaign=campaign,
+            cohort=cohort,
+            fingerprints=fingerprints,
+            display=display,
+            tracker=Tracker(campaign=campaign),
+        )
+        _active_learning.with_options(flow_run_name=campaign.name)(loop, killed)
+    return campaign
+
+
+@flow(name="active-learning", validate_parameters=False, persist_result=False)
+def _active_learning(loop: "Loop", killed_flow_run: str | None) -> None:
+    campaigns.record_process(loop.campaign.folder, str(flow_run.id))
+    if killed_flow_run:
+        campaigns.mark_crashed(killed_flow_run)
+    loop.run()
+    (loop.campaign.folder / campaigns.PROCESS).unlink(missing_ok=True)
+
+
+def _sound_cohort(config: ActiveLearningConfig, display: Display) -> tuple[data.Cohort, dict[str, str]]:
+    if config.data.layout == "phantom":
+        with display.step("generate scans") as report:
+            data.generate_phantom(config, lambda done, total: report(done, total, {}))
+    cohort = data.load_cohort(config)
+    with display.step("check every scan") as report:
+        data.validate_cohort(config, cohort, lambda done, total: report(done, total, {}))
+    return cohort, dict(data.fingerprints(cohort.dataset.cases))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """One campaign's rounds.
+
+    Args:
+        config: of the campaign.
+        campaign: its folder and ledger.
+        cohort: its cases, and which are held out.
+        fingerprints: case id -> hash of its files.
+        display: shows progress.
+        tracker: shows the ledger in MLflow.
+    """
+
+    config: ActiveLearningConfig
+    campaign: Campaign
+    cohort: data.Cohort
+    fingerprints: dict[str, str]
+    display: Display
+    tracker: Tracker
+
+    def run(self) -> None:
+        """Every round that the ledger does not hold yet."""
+        use_threads(self.config.threads)
+        self._start()
+        self.tracker.sync()
+        for number in range(self.config.rounds):
+            more = self._round(number)
+            self.tracker.sync()
+            if not more:
+                return
+
+    def _start(self) -> None:
+        start = {
+            "config_sha256": config_sha256(as_dict(self.config)),
+            "dataset": self.cohort.dataset.name,
+            "dataset_sha256": json_sha256(sorted(self.fingerprints.items())),
+            "patients_known": self.cohort.dataset.patients_known,
+            "structures": [asdict(structure) for structure in self.cohort.dataset.structures],
+            "held_out": list(self.cohort.held_out),
+            "start": list(self.cohort.start),
+            "pool": list(self.cohort.pool),
+            "seed": self.config.seed,
+        }
+        begun = self.campaign.event("start")
+        if begun is None:
+            self.campaign.append("start", code_version=code_version(), **start)
+        elif begun.payload["dataset_sha256"] != start["dataset_sha256"]:
+            raise CampaignError(
+                f"The scans or labels of {self.cohort.dataset.name!r} have changed since the campaign "
+                f"{self.campaign.folder} started; restore them, or start a new campaign with --set name=..."
+            )
+        names = tuple(structure.name for structure in self.cohort.dataset.structures)
+        given = Oracle(by_id=self.cohort.dataset.by_id, name="given at the start")
+        requests = tuple(Request(case_id=case_id, structures=names) for case_id in self.cohort.start)
+        self._take_in(None, requests, given)
+
+    def _round(self, number: int) -> bool:
+        """Run a round; whether the campaign can go on."""
+        stages = self._stages(number)
+        if self.campaign.event("result", number) is None:
+            self._measure(stages)
+            self._draw_curve()
+            self.tracker.sync()
+        if number == self.config.rounds - 1:
+            return self._finish("all rounds are done")
+        if self.campaign.event("trial", number):
+            return True
+        pool = self._pool(stages.annotations)
+        if not pool:
+            return self._finish("the pool is empty")
+        predictions = stages.segment("pool", pool, stages.train())
+        scores = stages.score(pool, predictions)
+        if self.campaign.event("selection", number) is None:
+            self._select(stages, pool, predictions, scores)
+        return self._annotate(stages, predictions, scores)
+
+    def _stages(self, number: int) -> RoundStages:
+        known = [
+            (entry.payload["round"], annotation)
+            for entry, annotation in zip(
+                self.campaign.events("annotation"), self.campaign.annotations(), strict=True
+            )
+        ]
+        return RoundStages(
+            number=number,
+            folder=self.campaign.round_folder(number),
+            config=self.config,
+            cohort=self.cohort,
+            fingerprints=self.fingerprints,
+            annotations=tuple(a for made_in, a in known if made_in is None or made_in < number),
+            display=self.display,
+        )
+
+    def _pool(self, annotations: Sequence[Annotation]) -> list[Case]:
+        labelled = {annotation.case_id for annotation in annotations}
+        by_id = self.cohort.dataset.by_id
+        return [by_id[case_id] for case_id in sorted(self.cohort.pool) if case_id not in labelled]
+
+    def _measure(self, stages: RoundStages) -> None:
+        """Train, segment the held-out cases, measure, and write the round's result into the ledger."""
+        structures = [structure.name for structure in stages.structures]
+        for name in rounds.unseen_structures(stages.annotations, stages.structures):
+            self.display.say(
+                f"[yellow]round {stages.number}: no labelled case has {name!r} yet; it is not trained and "
+                "its DSC counts 0[/yellow]"
+            )
+        checkpoint = stages.train()
+        held_out = [self.cohort.dataset.by_id[case_id] for case_id in self.cohort.held_out]
+        results = stages.evaluate(stages.segment("held-out", held_out, checkpoint), held_out)
+        summary = summarise(results, structures)
+        cost = sum((annotation.cost for annotation in stages.annotations), start=Cost.zero())
+        self.campaign.append(
+            "result",
+            round=stages.number,
+            labelled_cases=len(stages.annotations),
+            budget=cost.as_dict(),
+            **_known({"dsc": summary.dsc, "nsd": summary.nsd}),
+            dsc_per_structure=_known(summary.per_structure_dsc),
+            nsd_per_structure=_known(summary.per_structure_nsd),
+            untrained=rounds.unseen_structures(stages.annotations, stages.structures),
+            training_set=rounds.training_set_version(stages.annotations),
+            checkpoint_sha256=checkpoint.sha256,
+            code_version=code_version(),
+            threads=use_threads(self.config.threads),
+        )
+        self.display.say(
+            f"[bold]round {stages.number}[/bold]: {len(stages.annotations)} labelled cases, "
+            f"DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
+        )
+
+    def _select(
+        self,
+        stages: RoundStages,
+        pool: Sequence[Case],
+        predictions: Sequence[Prediction],
+        scores: Sequence[QualityScore],
+    ) -> None:
+        strategy, estimator = resolve(self.config.strategy, self.config.estimator)
+        candidates = rounds.candidates(
+            [case.view() for case in pool], predictions, scores, stages.structures, self._cost_model()
+        )
+        budget = Budget(currency=self.config.budget.currency, per_round=self.config.budget.per_round)
+        selection = select(strategy, candidates, budget, round=stages.number, seed=self.config.seed)
+        if not selection.selected:
+            raise SelectionError(
+                f"Round {stages.number}: no case of the pool fits into a budget of {budget.per_round:g} "
+                f"{budget.currency}; start a campaign with a larger budget.per_round"
+            )
+        table = rounds.ranked_table(selection, scores, stages.structures).to_csv(index=False).encode()
+        write_bytes(stages.folder / rounds.RANKED, table)
+        self.campaign.append(
+            "selection",
+            round=stages.number,
+            strategy=self.config.strategy,
+            estimator=estimator,
+            selected=list(selection.selected),
+            predicted_cost=selection.predicted_cost.as_dict(),
+            ranked_sha256=file_sha256(stages.folder / rounds.RANKED),
+        )
+
+    def _annotate(
+        self, stages: RoundStages, predictions: Sequence[Prediction], scores: Sequence[QualityScore]
+    ) -> bool:
+        """Have the selected cases annotated; whether all of them are back."""
+        made = self.campaign.event("selection", stages.number)
+        if made is None:
+            raise CampaignError(f"Round {stages.number} has no selection to annotate")
+        names = tuple(structure.name for structure in stages.structures)
+        requests = tuple(Request(case_id=case_id, structures=names) for case_id in made.payload["selected"])
+        masks = {prediction.case_id: prediction.mask for prediction in predictions}
+        annotator = self._annotator(stages)
+        annotator.send(self._open(requests), masks)
+        self._take_in(stages.number, requests, annotator)
+        waiting = self._open(requests)
+        if waiting:
+            self.campaign.append("awaiting", round=stages.number, waits_for=annotator.waits_for(waiting))
+            self.display.say(f"[yellow]waiting for {annotator.waits_for(waiting)}[/yellow]")
+            return False
+        returned = [a for a in self.campaign.annotations() if a.case_id in set(made.payload["selected"])]
+        revealed = rounds.revealed_dsc(returned, masks, stages.structures)
+        self._draw(stages, returned, masks, scores, revealed)
+        self.campaign.append(
+            "trial",
+            round=stages.number,
+            estimator=rounds.estimator_trial(scores, revealed) if scores else {},
+            revealed_dsc=[[*key, value] for key, value in sorted(revealed.items())],
+        )
+        return True
+
+    def _draw_curve(self) -> None:
+        results = [entry.payload for entry in self.campaign.events("result")]
+        report.dsc_curve(self.campaign.folder / FIGURES / "dsc.png", results, self.campaign.name)
+
+    def _draw(
+        self,
+        stages: RoundStages,
+        returned: Sequence[Annotation],
+        masks: Mapping[str, Path],
+        scores: Sequence[QualityScore],
+        revealed: Mapping[tuple[str, str], float],
+    ) -> None:
+        folder, by_id = stages.folder / FIGURES, self.cohort.dataset.by_id
+        heading = f"{self.campaign.name}, round {stages.number}"
+        worst, best = report.score_panels(scores, by_id, masks, stages.structures, returned, revealed)
+        rows = {"worst scored": worst, "best scored": best}
+        report.overlays(folder / "worst_and_best.png", rows, f"{heading}: worst and best scored masks")
+        panels = report.selected_panels(returned, by_id, masks, stages.structures, revealed)
+        split = {"selected": panels[: report.COLUMNS], "selected ": panels[report.COLUMNS :]}
+        report.overlays(folder / "selected.png", split, f"{heading}: selected cases")
+        report.trial_scatter(folder / "trial.png", scores, revealed, heading)
+
+    def _annotator(self, stages: RoundStages) -> Annotator:
+        by_id = self.cohort.dataset.by_id
+        if self.config.annotator.kind == "oracle":
+            return Oracle(by_id=by_id)
+        folder = self.campaign.folder / "annotation" / f"round_{stages.number:03d}"
+        return Folder(folder=folder, images={case_id: case.image for case_id, case in by_id.items()})
+
+    def _open(self, requests: Sequence[Request]) -> tuple[Request, ...]:
+        done = {annotation.case_id for annotation in self.campaign.annotations()}
+        return tuple(request for request in requests if request.case_id not in done)
+
+    def _take_in(self, number: int | None, requests: Sequence[Request], annotator: Annotator) -> None:
+        """Pass what is back through the intake gate; each file is written before its line in the ledger."""
+        for returned in annotator.collect(self._open(requests)):
+            self._let_in(number, returned, annotator.name)
+
+    def _let_in(self, number: int | None, returned: Returned, annotator: str) -> None:
+        case = self.cohort.dataset.by_id[returned.case_id]
+        structures = self.cohort.dataset.structures
+        request = Request(case_id=returned.case_id, structures=tuple(returned.structures))
+        grid = read_grid(case.image)
+        label_map = check_annotation(returned.path, case.view(), grid, request, structures).label_map
+        annotated = [structure for structure in structures if structure.name in returned.structures]
+        cost = annotation_cost(label_map.array, annotated, self._cost_model(), minutes=returned.minutes)
+        path = self.campaign.folder / "annotations" / f"{returned.case_id}.nii.gz"
+        write_volume(path, label_map.array, label_map.affine)
+        self.campaign.append(
+            "annotation",
+            round=number,
+            case_id=returned.case_id,
+            structures=dict(returned.structures),
+            path=str(path.relative_to(self.campaign.folder)),
+            sha256=file_sha256(path),
+            annotator=annotator,
+            minutes=cost.minutes,
+            cost=cost.as_dict(),
+        )
+
+    def _cost_model(self) -> CostModel:
+        budget = self.config.budget
+        return CostModel(
+            minutes_per_case=budget.minutes_per_case,
+            minutes_per_structure=budget.minutes_per_structure,
+            minutes_per_slice=budget.minutes_per_slice,
+        )
+
+    def _finish(self, why: str) -> bool:
+        if self.campaign.event("finished") is None:
+            self.campaign.append("finished", why=why)
+        return False
+
+
+def _known(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values for the ledger: None where nothing could be measured."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

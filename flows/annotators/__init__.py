@@ -1,0 +1,1 @@
+"""Who annotates: people, or an oracle that plays one."""

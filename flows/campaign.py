@@ -1,0 +1,246 @@
+"""A campaign's folder: its config, its ledger, its lock, and what can be read from them.
+
+The ledger is the truth. Everything that is shown (status, MLflow, tables) is read from it.
+"""
+
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import yaml
+from filelock import FileLock, Timeout
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+from cohort.annotation import Annotation
+from cohort.budget import Cost
+from cohort.errors import CampaignError
+from cohort.ledger import Entry, Ledger
+from cohort.volume import write_bytes
+from flows.config import ActiveLearningConfig, as_dict, differences
+from flows.stages import read_json, write_json
+
+CONFIG, LEDGER, LOCK, PROCESS = "config.yaml", "ledger.jsonl", ".lock", "process.json"
+
+
+def now() -> str:
+    """The time as the ledger writes it: UTC, ISO 8601, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaign:
+    """A campaign's folder, opened.
+
+    Args:
+        folder: of the campaign.
+        values: the resolved configuration.
+        ledger: of the campaign.
+    """
+
+    folder: Path
+    values: Mapping[str, Any]
+    ledger: Ledger
+
+    @property
+    def name(self) -> str:
+        """Name of the campaign, which is that of its folder."""
+        return self.folder.name
+
+    def round_folder(self, number: int) -> Path:
+        """Folder of a round."""
+        return self.folder / "rounds" / f"{number:03d}"
+
+    def events(self, kind: str, number: int | None = None) -> list[Entry]:
+        """Entries of one kind, of one round or of all."""
+        return [
+            entry
+            for entry in self.ledger.entries()
+            if entry.event == kind and (number is None or entry.payload.get("round") == number)
+        ]
+
+    def event(self, kind: str, number: int | None = None) -> Entry | None:
+        """The last entry of a kind, or None."""
+        found = self.events(kind, number)
+        return found[-1] if found else None
+
+    def append(self, kind: str, **payload: Any) -> Entry:
+        """Write an entry, with the time."""
+        return self.ledger.append(kind, at=now(), **payload)
+
+    def annotations(self) -> list[Annotation]:
+        """Every annotation that was let in, in the order of the ledger."""
+        return [self._annotation(entry.payload) for entry in self.events("annotation")]
+
+    def _annotation(self, payload: Mapping[str, Any]) -> Annotation:
+        return Annotation(
+            case_id=payload["case_id"],
+            structures=payload["structures"],
+            path=self.folder / payload["path"],
+            sha256=payload["sha256"],
+            annotator=payload["annotator"],
+            minutes=payload["minutes"],
+            cost=Cost(**payload["cost"]),
+        )
+
+
+def open_campaign(folder: Path) -> Campaign:
+    """Open an existing campaign for reading.
+
+    Raises:
+        CampaignError: if there is none.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CampaignError(
+            f"There is no campaign at {folder} (no {CONFIG} in it); "
+            f"campaigns beside it: {', '.join(known_campaigns(folder.parent)) or 'none'}"
+        )
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Campaign(folder=folder, values=values, ledger=Ledger(folder / LEDGER))
+
+
+def known_campaigns(root: Path) -> list[str]:
+    """Names of the campaigns below a folder."""
+    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
+
+
+def check_config(config: ActiveLearningConfig) -> None:
+    """Refuse a folder that holds a campaign of another config.
+
+    Raises:
+        CampaignError: with the keys that differ.
+    """
+    path = config.folder / CONFIG
+    if not path.is_file():
+        return
+    changed = differences(yaml.safe_load(path.read_text(encoding="utf-8")), as_dict(config))
+    if changed:
+        raise CampaignError(
+            f"The campaign folder {config.folder} was made with another config ({'; '.join(changed)}); "
+            "start the campaign with its own config, or give this one another name with --set name=..."
+        )
+
+
+def create_or_open(config: ActiveLearningConfig) -> Campaign:
+    """Open the config's campaign and create its folder if there is none; hold the lock for this."""
+    check_config(config)
+    path = config.folder / CONFIG
+    if not path.is_file():
+        text = yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
+        write_bytes(path, text.encode())
+    return open_campaign(config.folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a campaign for this process alone; the lock ends with the process, however that ends.
+
+    Raises:
+        CampaignError: if another process holds it.
+    """
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CampaignError(
+            f"Another process is running the campaign {folder}; wait for it, or stop it first"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if not existed and not (folder / CONFIG).exists():
+            _remove_empty(folder)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is running the campaign."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def state(campaign: Campaign) -> str:
+    """One of "finished", "running", "awaiting annotation", "interrupted"."""
+    if campaign.event("finished"):
+        return "finished"
+    if is_locked(campaign.folder):
+        return "running"
+    entries = campaign.ledger.entries()
+    return "awaiting annotation" if entries and entries[-1].event == "awaiting" else "interrupted"
+
+
+def end_orphans(folder: Path) -> str | None:
+    """End the Prefect server that a killed run of this campaign left behind.
+
+    Returns:
+        The id of the flow run that was killed, None if there was none.
+    """
+    path = folder / PROCESS
+    if not path.is_file():
+        return None
+    left = read_json(path)
+    for pid in left["servers"]:
+        if "prefect.server.api.server:create_app" in _command_line(pid):
+            os.kill(pid, signal.SIGTERM)
+    path.unlink()
+    flow_run: str | None = left["flow_run_id"]
+    return flow_run
+
+
+def record_process(folder: Path, flow_run_id: str) -> None:
+    """Write down what `end_orphans` needs if this process is killed."""
+    servers = [pid for pid in _children() if "prefect.server.api.server:create_app" in _command_line(pid)]
+    write_json(folder / PROCESS, {"pid": os.getpid(), "servers": servers, "flow_run_id": flow_run_id})
+
+
+def mark_crashed(flow_run_id: str) -> None:
+    """Tell Prefect that a flow run was killed, where it still believes that it runs."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.set_flow_run_state(
+                UUID(flow_run_id), Crashed(message="the process was killed"), force=True
+            )
+        except ObjectNotFound:
+            return
+
+
+def _children() -> Sequence[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == os.getpid():
+            found.append(int(stat.parent.name))
+    return found
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""
+
+
+def _remove_empty(folder: Path) -> None:
+    (folder / LOCK).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,184 @@
+"""The command line. Parses, calls, prints; every error that a user can act on becomes one clear message."""
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from cohort.errors import CampaignError, SentinelLoopError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Segments a pool, scores every mask, sends the worst to a human within a budget, and retrains.",
+)
+_out, _err = Console(), Console(stderr=True)
+
+Root = Annotated[Path, typer.Option("--campaigns-root", help="Folder that holds the campaigns.")]
+CampaignName = Annotated[str, typer.Argument(help="Name of a campaign, or path of its folder.")]
+_DEFAULT_ROOT = Path("campaigns")
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the libraries say.")] = False,
+) -> None:
+    handler = RichHandler(console=_err, show_path=False, show_time=False, markup=False)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR, handlers=[handler], format="%(message)s"
+    )
+    for room in ("cohort", "sentinel", "segmenters", "flows"):
+        logging.getLogger(room).setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+@app.command("active-learning")
+def active_learning(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML of the campaign.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, for example data.root=scans. Repeatable.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Run an active-learning campaign; started again, it goes on where it was."""
+    from flows import environment
+    from flows.config import load_config
+
+    loaded = load_config(config, settings or ())
+    environment.prepare(loaded.campaigns_root)
+    from flows.active_learning import run
+    from flows.progress import Display
+    from flows.status import status, table
+
+    campaign = run(loaded, Display(console=_err, quiet=quiet))
+    found = status(campaign)
+    _out.print(table(found))
+    if found["waits_for"]:
+        _out.print(f"Waits for {found['waits_for']}", highlight=False)
+    where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
+    _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
+
+
+@app.command("status")
+def show_status(
+    campaign: CampaignName,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    campaigns_root: Root = _DEFAULT_ROOT,
+) -> None:
+    """Show the rounds of a campaign: budget, DSC, selections, and what it waits for."""
+    from flows.status import status, table
+
+    found = status(_open(campaign, campaigns_root))
+    if as_json:
+        typer.echo(json.dumps(found, indent=1, allow_nan=False))
+        return
+    _out.print(table(found))
+    if found["waits_for"]:
+        _out.print(f"Waits for {found['waits_for']}", highlight=False, soft_wrap=True)
+
+
+@app.command("track")
+def track(campaign: CampaignName, campaigns_root: Root = _DEFAULT_ROOT) -> None:
+    """Write a campaign's ledger into MLflow again, for example after the store was lost or out of reach."""
+    from flows.tracking import Tracker
+
+    opened = _open(campaign, campaigns_root)
+    if not Tracker(campaign=opened).sync():
+        raise CampaignError(
+            f"MLflow could not be written; the ledger of {opened.folder} still holds everything"
+        )
+    _out.print(f"{opened.name} is in MLflow", highlight=False)
+
+
+@app.command("ui")
+def ui(
+    campaign: CampaignName,
+    campaigns_root: Root = _DEFAULT_ROOT,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.")] = 5000,
+) -> None:
+    """Serve MLflow's UI on the store of the campaigns, and print the link to the charts over rounds."""
+    from flows.tracking import Tracker, charts_link, server_command
+
+    opened = _open(campaign, campaigns_root)
+    tracker = Tracker(campaign=opened)
+    tracker.sync()
+    experiment = tracker.experiment_id()
+    port = _free_port(host, port)
+    address = f"http://{host}:{port}"
+    command = [sys.executable, *server_command(opened.folder.parent, host, port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
+    try:
+        _wait_until_served(address, server)
+        typer.echo(charts_link(address, experiment))
+        _err.print("Open the link above to see the rounds; Ctrl-C ends the server.", highlight=False)
+        server.wait()
+    except KeyboardInterrupt:
+        _err.print("Stopped.")
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def main() -> None:
+    """Entry point: errors that a user can act on end in one message and exit code 2."""
+    try:
+        app()
+    except SentinelLoopError as error:
+        _err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _err.print("Stopped; the same command goes on from here.")
+        sys.exit(130)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _open(campaign: str, campaigns_root: Path):  # type: ignore[no-untyped-def]
+    from flows import environment
+
+    path = Path(campaign)
+    folder = path if (path / "config.yaml").is_file() else campaigns_root / campaign
+    environment.prepare(folder.parent)
+    from flows.campaign import open_campaign
+
+    return open_campaign(folder)
+
+
+def _free_port(host: str, port: int) -> int:
+    """The wanted port, or a free one where it is taken."""
+    for candidate in (port, 0):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise CampaignError(f"No port is free on {host}; name another address with --host")
+
+
+def _wait_until_served(address: str, server: "subprocess.Popen[bytes]") -> None:
+    for _ in range(240):
+        if server.poll() is not None:
+            said = server.stderr.read().decode(errors="replace") if server.stderr else ""
+            raise CampaignError(f"MLflow's server ended at once: {said.strip()[-500:]}")
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise CampaignError(f"MLflow's server did not answer at {address} within two minutes")

@@ -1,0 +1,283 @@
+"""The YAML of a flow as pydantic models: unknown keys are errors, and all mistakes are told at once."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from cohort.budget import CURRENCIES
+from cohort.case import check_case_id
+from cohort.errors import ConfigError, DataError
+from cohort.selection.registry import resolve
+from segmenters.config import SegmenterConfig
+from sentinel.config import SentinelConfig
+
+for _settings in (SegmenterConfig, SentinelConfig):
+    setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
+
+WHERE_AND_HOW = frozenset({"campaigns_root", "experiment", "data.root", "data.labelled", "data.unlabelled"})
+"""Keys that may change between two starts of one campaign: they do not say what is computed."""
+
+
+def _known_currency(value: str) -> str:
+    if value not in CURRENCIES:
+        raise ValueError(f"unknown currency {value!r}; expected one of {', '.join(CURRENCIES)}")
+    return value
+
+
+def _campaign_name(value: str) -> str:
+    try:
+        check_case_id(value)
+    except DataError as error:
+        raise ValueError(f"{value!r} cannot name a folder; use letters, digits, '.', '_' and '-'") from error
+    return value
+
+
+class Model(BaseModel):
+    """A part of the configuration: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhantomModel(Model):
+    """The generated cohort."""
+
+    cases: Annotated[int, Field(ge=2)] = 40
+    seed: int = 0
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (40, 96, 128)
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (5.0, 3.2, 3.2)
+
+
+class DataModel(Model):
+    """Where the scans are.
+
+    `decathlon` reads `root`; `folders` reads `labelled`, `unlabelled` and `held_out` (each with `images/`
+    and `labels/`) and needs `structures`; `phantom` generates the cohort into `root` (by default beside the
+    campaigns).
+    """
+
+    layout: Literal["decathlon", "folders", "phantom"] = "decathlon"
+    root: Path | None = None
+    labelled: Path | None = None
+    unlabelled: Path | None = None
+    held_out: Path | None = None
+    structures: dict[str, PositiveInt] = Field(default_factory=dict)
+    held_out_cases: PositiveInt | None = None
+    held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    phantom: PhantomModel = PhantomModel()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _infer_layout(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "layout" not in values and values.get("labelled"):
+            return {**values, "layout": "folders"}
+        return values
+
+    @model_validator(mode="after")
+    def _needs(self) -> "DataModel":
+        if self.layout == "decathlon" and self.root is None:
+            raise ValueError("the layout 'decathlon' needs data.root, the folder that holds dataset.json")
+        if self.layout == "folders":
+            missing = [
+                f"data.{key}"
+                for key in ("labelled", "unlabelled", "held_out", "structures")
+                if not getattr(self, key)
+            ]
+            if missing:
+                raise ValueError(f"the layout 'folders' needs {', '.join(missing)}")
+        return self
+
+
+class StartModel(Model):
+    """The labelled cases of round 0."""
+
+    cases: PositiveInt = 4
+
+
+class BudgetModel(Model):
+    """What may be spent on annotation in each round, and what a minute of it is made of."""
+
+    currency: Annotated[str, AfterValidator(_known_currency)] = "cases"
+    per_round: PositiveFloat = 4
+    minutes_per_case: NonNegativeFloat = 2.0
+    minutes_per_structure: NonNegativeFloat = 1.0
+    minutes_per_slice: NonNegativeFloat = 0.2
+
+
+class CrossFittingModel(Model):
+    """Segmenters that each leave some labelled cases out, so that masks of known DSC teach the sentinel."""
+
+    folds: Annotated[int, Field(ge=2)] = 2
+    steps: PositiveInt = 200
+    checkpoint_steps: tuple[PositiveInt, ...] = ()
+
+    @model_validator(mode="after")
+    def _within(self) -> "CrossFittingModel":
+        late = [step for step in self.checkpoint_steps if step > self.steps]
+        if late:
+            raise ValueError(f"checkpoint_steps {late} lie after the last step {self.steps}")
+        return self
+
+
+class EvaluationModel(Model):
+    """How the held-out cases are measured."""
+
+    tolerance_mm: PositiveFloat | dict[str, PositiveFloat] = 1.0
+
+
+class AnnotatorModel(Model):
+    """Who annotates: `oracle` reveals the reference of a case, `folder` waits for people's files."""
+
+    kind: Literal["oracle", "folder"] = "oracle"
+
+
+class ActiveLearningConfig(Model):
+    """A whole active-learning campaign."""
+
+    name: Annotated[str, AfterValidator(_campaign_name)] = "campaign"
+    experiment: str = ""
+    campaigns_root: Path = Path("campaigns")
+    seed: NonNegativeInt = 0
+    threads: NonNegativeInt = 0
+    data: DataModel
+    start: StartModel = StartModel()
+    rounds: PositiveInt = 5
+    budget: BudgetModel = BudgetModel()
+    strategy: str = "quality"
+    estimator: str | None = None
+    segmenter: SegmenterConfig
+    cross_fitting: CrossFittingModel = CrossFittingModel()
+    sentinel: SentinelConfig = SentinelConfig()
+    evaluation: EvaluationModel = EvaluationModel()
+    annotator: AnnotatorModel = AnnotatorModel()
+
+    @model_validator(mode="after")
+    def _strategy_is_known(self) -> "ActiveLearningConfig":
+        _, estimator = resolve(self.strategy, self.estimator)
+        if estimator == "sentinel" and self.start.cases < 2:
+            raise ValueError(
+                "start.cases is 1, but the sentinel learns from cross-fitted masks, which take at least 2"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the campaign."""
+        return self.campaigns_root / self.name
+
+    @property
+    def estimator_name(self) -> str | None:
+        """The estimator that the strategy ranks by, None for a strategy that needs no scores."""
+        return resolve(self.strategy, self.estimator)[1]
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> ActiveLearningConfig:
+    """Read a YAML file and apply `key=value` overrides with dotted keys.
+
+    Raises:
+        ConfigError: with one line per mistake, each with its dotted key.
+    """
+    values = _read_yaml(path)
+    for override in overrides:
+        _set(values, override)
+    stem = path.stem
+    strategy, seed = values.get("strategy", "quality"), values.get("seed", 0)
+    values.setdefault("name", f"{stem}-{strategy}-seed{seed}")
+    values.setdefault("experiment", stem)
+    try:
+        return ActiveLearningConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_all_mistakes(path, error)) from error
+
+
+def as_dict(config: ActiveLearningConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted keys.
+
+    >>> flatten({"data": {"root": "x"}, "seed": 1})
+    {'data.root': 'x', 'seed': 1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def config_sha256(values: Mapping[str, Any]) -> str:
+    """Hash of what a configuration computes; where its data and its campaign lie does not count."""
+    decisive = {key: value for key, value in flatten(values).items() if key not in WHERE_AND_HOW}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Dotted keys, with both values, in which two configurations compute different things."""
+    was, now = flatten(old), flatten(new)
+    keys = sorted((was.keys() | now.keys()) - WHERE_AND_HOW)
+    return [f"{key}: {was.get(key)} -> {now.get(key)}" for key in keys if was.get(key) != now.get(key)]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"The config file {path} does not exist; see configs/active_learning for examples")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The config file {path} is not valid YAML: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"The config file {path} holds {type(values).__name__}, expected keys and values")
+    return values
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(
+            f"--set {override!r} is not of the form key=value, for example --set data.root=scans"
+        )
+    *parents, last = key.split(".")
+    place = values
+    for parent in parents:
+        if not isinstance(place.setdefault(parent, {}), dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} holds a value, so nothing can be set below it")
+        place = place[parent]
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+
+
+def _all_mistakes(path: Path, error: ValidationError) -> str:
+    lines = []
+    for mistake in error.errors():
+        key = ".".join(str(part) for part in mistake["loc"]) or "(whole file)"
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+            message = "unknown key; remove it or correct its spelling"
+        lines.append(f"  {key}: {message}")
+    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    return f"The config {path} has {count}:\n" + "\n".join(lines)

@@ -1,0 +1,142 @@
+"""From the configuration to a cohort whose files are known to be sound, and to its split."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cohort.case import Case, Dataset
+from cohort.errors import ConfigError
+from cohort.layouts import decathlon, folders
+from cohort.phantom import write_phantom
+from cohort.pool import Pool, choose_held_out, choose_start
+from cohort.validation import validate_cases
+from flows.config import ActiveLearningConfig, DataModel
+from flows.stages import file_sha256, json_sha256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cohort:
+    """A data set and who is who in it when the campaign starts.
+
+    Args:
+        dataset: all cases.
+        held_out: ids that only ever measure.
+        start: ids that are annotated before round 0.
+        pool: ids that may be selected.
+    """
+
+    dataset: Dataset
+    held_out: tuple[str, ...]
+    start: tuple[str, ...]
+    pool: tuple[str, ...]
+
+
+def phantom_root(config: ActiveLearningConfig) -> Path:
+    """Where the generated cohort lies: data.root, or a folder beside the campaigns."""
+    if config.data.root is not None:
+        return config.data.root
+    digest = json_sha256(config.data.phantom.model_dump(mode="json"))[:8]
+    return config.campaigns_root / ".phantom" / f"{digest}-{config.data.held_out_cases or 0}"
+
+
+def generate_phantom(config: ActiveLearningConfig, progress: Progress | None = None) -> None:
+    """Write the generated cohort unless it is there."""
+    phantom = config.data.phantom
+    held_out = _held_out_count(config.data, phantom.cases)
+    write_phantom(
+        phantom_root(config),
+        cases=phantom.cases,
+        held_out=held_out,
+        seed=phantom.seed,
+        shape=phantom.shape,
+        spacing_mm=phantom.spacing_mm,
+        progress=progress,
+    )
+
+
+def load_cohort(config: ActiveLearningConfig) -> Cohort:
+    """Read the data set's headers and split it.
+
+    Raises:
+        DataError: for what is wrong with the data set's files.
+        ConfigError: for a split or a budget that the data set cannot give.
+    """
+    if config.data.layout == "folders":
+        return _check(config, _from_folders(config))
+    root = phantom_root(config) if config.data.layout == "phantom" else config.data.root
+    if root is None:
+        raise ConfigError("data.root is missing: give the folder that holds dataset.json")
+    dataset = decathlon.read(root)
+    held_out = _held_out(config.data, dataset)
+    start = choose_start(dataset, held_out=held_out, count=config.start.cases, seed=config.seed)
+    taken = {*held_out, *start}
+    pool = tuple(case.case_id for case in dataset.cases if case.case_id not in taken)
+    return _check(config, Cohort(dataset=dataset, held_out=held_out, start=start, pool=pool))
+
+
+def validate_cohort(config: ActiveLearningConfig, cohort: Cohort, progress: Progress | None = None) -> None:
+    """Read every voxel once, before any training.
+
+    Raises:
+        DataError: with all problems of all cases.
+    """
+    needed = set(cohort.held_out) | set(cohort.start)
+    if config.annotator.kind == "oracle":
+        needed |= set(cohort.pool)
+    validate_cases(
+        cohort.dataset.cases, cohort.dataset.structures, needs_reference=frozenset(needed), progress=progress
+    )
+
+
+def fingerprints(cases: tuple[Case, ...]) -> Mapping[str, str]:
+    """Case id -> hash of the bytes of its image and reference."""
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        return dict(zip((case.case_id for case in cases), threads.map(_fingerprint, cases), strict=True))
+
+
+def _fingerprint(case: Case) -> str:
+    hashes = [file_sha256(path) for path in (case.image, case.reference) if path is not None]
+    described = [case.case_id, case.patient_id, *hashes, json_sha256(dict(case.annotated))]
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()
+
+
+def _held_out_count(data: DataModel, cases: int) -> int:
+    return data.held_out_cases or max(1, round(data.held_out_fraction * cases))
+
+
+def _held_out(data: DataModel, dataset: Dataset) -> tuple[str, ...]:
+    """Held-out ids: the same for every seed of a comparison."""
+    if data.held_out_cases is not None:
+        return choose_held_out(dataset, count=data.held_out_cases, seed=0)
+    fraction = None if dataset.held_out else data.held_out_fraction
+    return choose_held_out(dataset, fraction=fraction, seed=0)
+
+
+def _from_folders(config: ActiveLearningConfig) -> Cohort:
+    data = config.data
+    if data.labelled is None:
+        raise ConfigError("data.labelled is missing")
+    split = folders.read(data.labelled, data.unlabelled, data.held_out, data.structures)
+    return Cohort(dataset=split.dataset, held_out=split.held_out, start=split.labelled, pool=split.unlabelled)
+
+
+def _check(config: ActiveLearningConfig, cohort: Cohort) -> Cohort:
+    Pool.start(
+        cohort.dataset, labelled=cohort.start, held_out=cohort.held_out, unlabelled=cohort.pool
+    )  # refuses a patient on both sides
+    selections = config.rounds - 1
+    if selections and not cohort.pool:
+        raise ConfigError("The pool is empty: every case is held out or labelled already")
+    available = {"cases": len(cohort.pool), "structures": len(cohort.pool) * len(cohort.dataset.structures)}
+    wanted, currency = config.budget.per_round * selections, config.budget.currency
+    if currency in available and wanted > available[currency]:
+        raise ConfigError(
+            f"The budget is larger than the pool: budget.per_round {config.budget.per_round:g} x "
+            f"{selections} selecting rounds = {wanted:g} {currency}, but the pool holds "
+            f"{available[currency]}; lower budget.per_round or rounds"
+        )
+    return cohort

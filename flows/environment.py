@@ -1,0 +1,61 @@
+"""What the process needs around it: quiet, offline Prefect and MLflow, threads, and who made a result."""
+
+import os
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_CLI_PROMPT": "false",
+}
+_PREFECT_OF_THE_USER = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE")
+
+
+def prepare(campaigns_root: Path) -> None:
+    """Set what Prefect and MLflow read when they are imported; what the user has set stays.
+
+    Prefect's own database goes beside the campaigns unless the user has a Prefect set up.
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    profiles = Path.home() / ".prefect" / "profiles.toml"
+    if not any(name in os.environ for name in _PREFECT_OF_THE_USER) and not profiles.exists():
+        os.environ["PREFECT_HOME"] = str(campaigns_root.resolve() / ".prefect")
+
+
+def use_threads(threads: int) -> int:
+    """Let torch use this many threads, 0 for all cores, and return the number in use."""
+    import torch
+
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_flush_denormal(True)
+    return torch.get_num_threads()
+
+
+def code_version() -> str:
+    """Version of the package, with the git commit where the code runs from a checkout."""
+    try:
+        release = version("sentinel-loop")
+    except PackageNotFoundError:
+        release = "unknown"
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return release
+    commit = found.stdout.strip()
+    return f"{release}+{commit}" if found.returncode == 0 and commit else release

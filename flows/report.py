@@ -1,0 +1,241 @@
+"""Figures of a round: overlays of masks, the estimator's trial, and the curve of DSC over labelled cases."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from cohort.annotation import Annotation
+from cohort.case import Case, Structure
+from cohort.records import QualityScore
+from cohort.volume import Array, Volume, read_image, read_label_map, to_canonical, write_bytes
+
+PREDICTED, REFERENCE = "#ff9f1c", "#2ec4b6"
+COLUMNS = 4
+CT_WINDOW_HU = (-160.0, 240.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One overlay: a mask on its image.
+
+    Args:
+        case: of the image.
+        mask: path of the predicted label map.
+        label: of the structure.
+        title: above the picture.
+        reference: path of the annotation, where it is back.
+    """
+
+    case: Case
+    mask: Path
+    label: int
+    title: str
+    reference: Path | None = None
+
+
+def score_panels(
+    scores: Sequence[QualityScore],
+    cases: Mapping[str, Case],
+    masks: Mapping[str, Path],
+    structures: Sequence[Structure],
+    returned: Sequence[Annotation],
+    revealed: Mapping[tuple[str, str], float],
+) -> tuple[list[Panel], list[Panel]]:
+    """The worst and the best scored masks of the pool."""
+    labels = {structure.name: structure.label for structure in structures}
+    references = {annotation.case_id: annotation for annotation in returned}
+    ordered = sorted((s for s in scores if not s.missing), key=lambda s: (s.raw, s.case_id, s.structure))
+
+    def panel(score: QualityScore) -> Panel:
+        annotation = references.get(score.case_id)
+        known = annotation is not None and score.structure in annotation.structures
+        return Panel(
+            case=cases[score.case_id],
+            mask=masks[score.case_id],
+            label=labels[score.structure],
+            title=_score_title(score, revealed.get((score.case_id, score.structure))),
+            reference=annotation.path if annotation is not None and known else None,
+        )
+
+    number = min(COLUMNS, len(ordered) // 2)
+    return [panel(s) for s in ordered[:number]], [
+        panel(s) for s in reversed(ordered[-number:] if number else [])
+    ]
+
+
+def selected_panels(
+    returned: Sequence[Annotation],
+    cases: Mapping[str, Case],
+    masks: Mapping[str, Path],
+    structures: Sequence[Structure],
+    revealed: Mapping[tuple[str, str], float],
+) -> list[Panel]:
+    """Of each selected case, the structure in which the model was most wrong."""
+    labels = {structure.name: structure.label for structure in structures}
+    panels = []
+    for annotation in returned[: 2 * COLUMNS]:
+        found = {name: v for (case_id, name), v in revealed.items() if case_id == annotation.case_id}
+        if not found:
+            continue
+        worst = min(sorted(found), key=lambda name: found[name])
+        panels.append(
+            Panel(
+                case=cases[annotation.case_id],
+                mask=masks[annotation.case_id],
+                label=labels[worst],
+                title=f"{annotation.case_id}\n{worst}: DSC {found[worst]:.2f}",
+                reference=annotation.path,
+            )
+        )
+    return panels
+
+
+def overlays(path: Path, rows: Mapping[str, Sequence[Panel]], heading: str) -> None:
+    """Draw rows of overlays into a PNG; nothing where there is no panel."""
+    filled = {name: panels for name, panels in rows.items() if panels}
+    if not filled:
+        return
+    columns = max(len(panels) for panels in filled.values())
+    figure = Figure(
+        figsize=(2.9 * columns + 0.4, 3.25 * len(filled) + 0.9),
+        layout=ConstrainedLayoutEngine(rect=(0.02, 0.04, 0.98, 0.96)),
+    )
+    grid = figure.subplots(len(filled), columns, squeeze=False)
+    for axes_row, (name, panels) in zip(grid, filled.items(), strict=True):
+        for axes in axes_row:
+            axes.set_axis_off()
+        for axes, panel in zip(axes_row, panels, strict=False):
+            _draw(axes, panel)
+        axes_row[0].text(
+            -0.06,
+            0.5,
+            name,
+            rotation=90,
+            va="center",
+            ha="right",
+            transform=axes_row[0].transAxes,
+            fontsize=10,
+        )
+    figure.suptitle(heading, fontsize=11)
+    figure.text(0.01, 0.008, "predicted mask", color=PREDICTED, fontsize=9, weight="bold")
+    figure.text(0.17, 0.008, "annotation", color=REFERENCE, fontsize=9, weight="bold")
+    _save(figure, path)
+
+
+def trial_scatter(
+    path: Path, scores: Sequence[QualityScore], revealed: Mapping[tuple[str, str], float], heading: str
+) -> None:
+    """Draw the estimator's values against the DSC that annotation revealed; nothing without pairs."""
+    pairs = [
+        (s.structure, s.raw, revealed[s.case_id, s.structure])
+        for s in scores
+        if (s.case_id, s.structure) in revealed and not s.missing
+    ]
+    if not pairs:
+        return
+    calibrated = any(not math.isnan(score.predicted_dsc) for score in scores)
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name in sorted({structure for structure, _, _ in pairs}):
+        points = np.array([[x, y] for structure, x, y in pairs if structure == name])
+        axes.scatter(points[:, 0], points[:, 1], s=26, label=name)
+    if calibrated:
+        axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
+    axes.set_xlabel("predicted DSC" if calibrated else "estimator's value (higher: better mask)")
+    axes.set_ylabel("DSC that annotation revealed")
+    axes.set_title(heading, fontsize=10)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.25)
+    _save(figure, path)
+
+
+def dsc_curve(path: Path, results: Sequence[Mapping[str, Any]], heading: str) -> None:
+    """Draw DSC and NSD on the held-out cases over the number of labelled cases."""
+    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
+    axes = figure.subplots()
+    cases = [result["labelled_cases"] for result in results]
+    for name in sorted({name for result in results for name in result["dsc_per_structure"]}):
+        values = [result["dsc_per_structure"].get(name) for result in results]
+        shown = [math.nan if value is None else value for value in values]
+        axes.plot(cases, shown, color="0.75", linewidth=1)
+        axes.annotate(
+            name, (cases[-1], shown[-1]), fontsize=7, color="0.45", xytext=(4, -2), textcoords="offset points"
+        )
+    for key, colour in (("dsc", "#1d4e89"), ("nsd", "#c1666b")):
+        axes.plot(
+            cases, [result[key] for result in results], "o-", color=colour, label=key.upper(), linewidth=2
+        )
+    axes.set_xticks(cases)
+    axes.set_xlabel("labelled cases")
+    axes.set_ylabel("mean over structures, held-out cases")
+    axes.set_title(heading, fontsize=10)
+    axes.legend()
+    axes.grid(alpha=0.25)
+    axes.margins(x=0.12)
+    _save(figure, path)
+
+
+def _score_title(score: QualityScore, revealed: float | None) -> str:
+    value = (
+        f"predicted {score.predicted_dsc:.2f}"
+        if not math.isnan(score.predicted_dsc)
+        else f"value {score.raw:.3f}"
+    )
+    true = "" if revealed is None else f", revealed {revealed:.2f}"
+    return f"{score.case_id} · {score.structure}\n{value}{true}"
+
+
+def _draw(axes: Any, panel: Panel) -> None:
+    image = to_canonical(read_image(panel.case.image))
+    mask = to_canonical(read_label_map(panel.mask)).array == panel.label
+    reference = None
+    if panel.reference is not None:
+        reference = to_canonical(read_label_map(panel.reference)).array == panel.label
+    position = _slice_to_show(mask, reference)
+    lower, upper = _window(image)
+    _, height_mm, width_mm = image.spacing_mm
+    axes.imshow(
+        _radiological(image.array[position]), cmap="gray", vmin=lower, vmax=upper, aspect=height_mm / width_mm
+    )
+    for found, colour in ((reference, REFERENCE), (mask, PREDICTED)):
+        if found is not None and found[position].any():
+            axes.contour(
+                _radiological(found[position]).astype(float), levels=[0.5], colors=colour, linewidths=1.3
+            )
+    axes.set_title(panel.title, fontsize=8)
+
+
+def _slice_to_show(mask: Array, reference: Array | None) -> int:
+    """The slice with the largest disagreement, or with the most mask where nothing disagrees."""
+    area = mask.sum(axis=(1, 2))
+    if reference is not None:
+        wrong = (mask != reference).sum(axis=(1, 2))
+        area = wrong if wrong.any() else reference.sum(axis=(1, 2))
+    return int(area.argmax())
+
+
+def _radiological(plane: Array) -> Array:
+    """Patient's right on the left, anterior on top."""
+    return plane[::-1, ::-1]
+
+
+def _window(image: Volume) -> tuple[float, float]:
+    lower, upper = np.percentile(image.array, (1, 99))
+    if lower <= -500.0 and upper >= 50.0:
+        return CT_WINDOW_HU
+    return float(lower), float(max(upper, lower + 1e-6))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())

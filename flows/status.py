@@ -1,0 +1,87 @@
+"""Where a campaign stands, from its ledger: as plain values, and as a table for people."""
+
+from typing import Any
+
+from rich.table import Table
+
+from flows.campaign import Campaign, state
+
+
+def status(campaign: Campaign) -> dict[str, Any]:
+    """What `sentinel-loop status --json` prints.
+
+    Returns:
+        "campaign", "state", "waits_for" and "rounds", each with "round", "labelled_cases", "budget", "dsc",
+        "nsd", "selected" (case ids in rank order, empty for the last round) and "estimator" (its agreement
+        with the DSC that annotation revealed, empty where nothing was scored).
+    """
+    rounds = []
+    for result in campaign.events("result"):
+        found = result.payload
+        number = found["round"]
+        selection, trial = campaign.event("selection", number), campaign.event("trial", number)
+        rounds.append(
+            {
+                "round": number,
+                "labelled_cases": found["labelled_cases"],
+                "budget": found["budget"],
+                "dsc": found["dsc"],
+                "nsd": found["nsd"],
+                "selected": selection.payload["selected"] if selection else [],
+                "estimator": trial.payload["estimator"] if trial else {},
+            }
+        )
+    return {
+        "campaign": campaign.name,
+        "state": state(campaign),
+        "waits_for": _waits_for(campaign),
+        "rounds": rounds,
+    }
+
+
+def table(found: dict[str, Any]) -> Table:
+    """The rounds of a campaign, for a terminal."""
+    shown = Table(title=f"{found['campaign']}: {found['state']}", title_justify="left", header_style="bold")
+    for name in ("round", "cases", "structures", "slices", "minutes", "DSC", "NSD"):
+        shown.add_column(name, justify="right")
+    shown.add_column("selected for the next round", overflow="fold")
+    shown.add_column("estimator", overflow="fold")
+    for row in found["rounds"]:
+        budget = row["budget"]
+        shown.add_row(
+            str(row["round"]),
+            str(row["labelled_cases"]),
+            f"{budget['structures']:.0f}",
+            f"{budget['slices']:.0f}",
+            f"{budget['minutes']:.0f}",
+            _number(row["dsc"]),
+            _number(row["nsd"]),
+            ", ".join(row["selected"]) or "-",
+            _trial(row["estimator"]),
+        )
+    return shown
+
+
+def _waits_for(campaign: Campaign) -> str:
+    """What has to happen before the campaign can go on."""
+    current = state(campaign)
+    if current == "awaiting annotation":
+        return str(campaign.ledger.entries()[-1].payload["waits_for"])
+    if current == "interrupted":
+        return "the command that started it: run it again and the campaign goes on where it was"
+    return ""
+
+
+def _trial(estimator: dict[str, Any]) -> str:
+    if not estimator:
+        return "-"
+    shown = [
+        f"{name} {estimator[name]:.2f}"
+        for name in ("spearman", "pearson", "mae")
+        if estimator.get(name) is not None
+    ]
+    return ", ".join([*shown, f"n {estimator['n']}"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

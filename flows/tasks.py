@@ -1,0 +1,29 @@
+"""One Prefect task per pure function. A task decides nothing; paths cross its boundary, arrays do not."""
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from sentinel.training import train_sentinel as _train_sentinel
+
+from flows import rounds
+from segmenters.torch_segmenter import TorchSegmenter
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _task(name: str, function: Callable[P, R]) -> Callable[P, R]:
+    return task(name=name, cache_policy=NO_CACHE, persist_result=False, retries=0)(function)
+
+
+def _estimate(estimator, *arguments, **options):  # type: ignore[no-untyped-def]
+    return estimator.estimate(*arguments, **options)
+
+
+train_segmenter = _task("train segmenter", TorchSegmenter.fit)
+segment_chunk = _task("segment a chunk of cases", TorchSegmenter.predict)
+evaluate = _task("evaluate", rounds.evaluate)
+train_sentinel = _task("train sentinel", _train_sentinel)
+score = _task("score", _estimate)

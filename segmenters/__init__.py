@@ -1,0 +1,1 @@
+"""WHAT: segmentation networks behind one protocol, their training, inference and evaluation."""

@@ -1,0 +1,81 @@
+"""The interface of every family of segmentation models, and what reads their checkpoints and predictions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from cohort.case import CaseView, Structure
+from cohort.records import Checkpoint, Prediction, TrainingCase
+from segmenters.checkpoints import load_checkpoint
+from segmenters.predictions import read_prediction
+
+__all__ = ["Report", "Segmenter", "load_checkpoint", "read_prediction"]
+
+
+class Report(Protocol):
+    """Is told how far a training or prediction is."""
+
+    def __call__(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Hear of one step.
+
+        Args:
+            step: steps or cases done.
+            total: steps or cases to do.
+            metrics: name -> value, such as "loss" and "learning_rate"; empty for predictions.
+        """
+
+
+class Segmenter(Protocol):
+    """Learns from annotated cases and predicts label maps of others."""
+
+    def fit(
+        self,
+        cases: Sequence[TrainingCase],
+        structures: Sequence[Structure],
+        out: Path,
+        *,
+        seed: int,
+        steps: int | None = None,
+        checkpoint_steps: Sequence[int] = (),
+        report: Report | None = None,
+    ) -> tuple[Checkpoint, ...]:
+        """Train from scratch.
+
+        Args:
+            cases: what to learn from.
+            structures: of the cohort, with their labels in the label maps.
+            out: folder for the checkpoints.
+            seed: of everything random; the same seed gives the same weights at a fixed thread count.
+            steps: optimiser steps, None is the configured number.
+            checkpoint_steps: steps after which to keep a checkpoint too.
+            report: is told the progress.
+
+        Returns:
+            Checkpoints in order of their steps, the last one is the final one.
+        """
+        ...
+
+    def predict(
+        self,
+        cases: Sequence[CaseView],
+        checkpoint: Checkpoint,
+        structures: Sequence[Structure],
+        out: Path,
+        *,
+        uncertainty: Sequence[str] = (),
+        report: Report | None = None,
+    ) -> tuple[Prediction, ...]:
+        """Write `<out>/<case_id>.nii.gz` and `.json` for every case that has none of this checkpoint.
+
+        Args:
+            cases: what to segment.
+            checkpoint: of this segmenter.
+            structures: of the cohort, with their labels in the label maps.
+            out: folder for the label maps.
+            uncertainty: kinds to compute beside, such as "entropy".
+            report: is told the progress.
+
+        Returns:
+            One prediction per case, in the order of the cases.
+        """
+        ...

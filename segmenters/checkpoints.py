@@ -1,0 +1,169 @@
+"""Weights on disk: a safetensors file and a JSON file beside it that says what the weights are."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from cohort.case import Spacing
+from cohort.errors import ConfigError, ModelError
+from cohort.records import Checkpoint
+from cohort.volume import write_bytes
+from segmenters.config import SegmenterConfig, config_from_dict, config_to_dict
+from segmenters.networks import build_network
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a checkpoint's JSON file says: all that is needed to use the weights.
+
+    Args:
+        config: of the training.
+        structures: trained structures in the order of the channels, background first and not named.
+        spacing_mm: (D, H, W) that the network works at.
+        sha256: of the file of weights.
+        step: optimiser steps taken.
+    """
+
+    config: SegmenterConfig
+    structures: tuple[str, ...]
+    spacing_mm: Spacing
+    sha256: str
+    step: int
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the weights after a step lie.
+
+    >>> checkpoint_path(Path("round"), 20).as_posix()
+    'round/step_0020.safetensors'
+    """
+    return folder / f"step_{step:04d}.safetensors"
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    weights: Mapping[str, Tensor],
+    config: SegmenterConfig,
+    structures: tuple[str, ...],
+    spacing_mm: Spacing,
+) -> Checkpoint:
+    """Write weights and recipe atomically; the same weights give the same bytes."""
+    tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
+    data = safetensors.torch.save(tensors)
+    sha256 = hashlib.sha256(data).hexdigest()
+    recipe = {
+        "format": _FORMAT,
+        "sha256": sha256,
+        "step": step,
+        "structures": list(structures),
+        "spacing_mm": list(spacing_mm),
+        "config": config_to_dict(config),
+    }
+    path = checkpoint_path(folder, step)
+    write_bytes(path, data)
+    write_bytes(path.with_suffix(".json"), json.dumps(recipe, indent=1).encode())
+    return Checkpoint(path=path, sha256=sha256, step=step, structures=structures)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read what a checkpoint is, and check that its weights are those that were written.
+
+    Args:
+        path: of the safetensors file.
+
+    Raises:
+        ModelError: if weights or JSON are missing or broken, or do not belong together.
+    """
+    recipe = read_recipe(path)
+    _read_weights(path, recipe.sha256)
+    return Checkpoint(path=path, sha256=recipe.sha256, step=recipe.step, structures=recipe.structures)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read the JSON file beside a file of weights.
+
+    Raises:
+        ModelError: if it is missing or broken.
+    """
+    beside = path.with_suffix(".json")
+    try:
+        values = json.loads(beside.read_bytes())
+        if values["format"] != _FORMAT:
+            raise ModelError(f"{beside} has format {values['format']}, expected {_FORMAT}; train again")
+        depth, height, width = (float(size) for size in values["spacing_mm"])
+        return Recipe(
+            config=config_from_dict(values["config"]),
+            structures=tuple(str(name) for name in values["structures"]),
+            spacing_mm=(depth, height, width),
+            sha256=str(values["sha256"]),
+            step=int(values["step"]),
+        )
+    except FileNotFoundError as error:
+        raise ModelError(f"{beside} does not exist; expected it beside the weights {path.name}") from error
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise ModelError(
+            f"{beside} is no description of a checkpoint ({error!r}); copy or train it again"
+        ) from error
+
+
+def load_network(checkpoint: Checkpoint, network: str) -> tuple[nn.Module, Recipe]:
+    """Build the network of a checkpoint and load its weights.
+
+    Args:
+        checkpoint: to load.
+        network: the name that its network must have.
+
+    Returns:
+        The network in evaluation mode on the CPU, and the checkpoint's own conventions.
+
+    Raises:
+        ModelError: if the checkpoint is of another network, has changed, or does not fit.
+    """
+    recipe = read_recipe(checkpoint.path)
+    if recipe.config.network != network:
+        raise ModelError(
+            f"{checkpoint.path} holds weights of network {recipe.config.network!r}, but this segmenter is a "
+            f"{network!r}; predict with the segmenter that trained it"
+        )
+    weights = _read_weights(checkpoint.path, checkpoint.sha256)
+    model = build_network(recipe.config, 1 + len(recipe.structures))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{checkpoint.path} does not fit the network that its JSON file describes: {error}"
+        ) from error
+    return model.eval(), recipe
+
+
+def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} does not exist; expected weights there: train again") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ModelError(
+            f"{path} has sha256 {found[:12]}..., expected {sha256[:12]}...: the weights were replaced or are "
+            "truncated; copy or train them again"
+        )
+    try:
+        return cast(dict[str, Tensor], safetensors.torch.load(data))
+    except SafetensorError as error:
+        raise ModelError(f"{path} is no safetensors file: {error}") from error
+
+
+def snapshot(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of weights that later steps do not change."""
+    return {name: torch.clone(tensor.detach()) for name, tensor in weights.items()}

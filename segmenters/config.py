@@ -1,0 +1,179 @@
+"""How a segmentation network is built, trained and used: numbers and names that travel with its weights."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from cohort.case import Shape, Spacing
+from cohort.errors import ConfigError
+
+Intensity = Literal["per_volume_percentile", "ct_hu"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+NETWORK_NAMES: tuple[str, ...] = ("segresnet", "unet")
+INTENSITIES: tuple[str, ...] = ("per_volume_percentile", "ct_hu")
+PRECISIONS: tuple[str, ...] = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """What a training patch may go through. Axes are (D, H, W) of the canonical orientation (RAS+).
+
+    Args:
+        flip: whether each axis may be mirrored. W is left-right: never mirror it where a structure has a
+            side ("left kidney"), or the network learns that the sides are one.
+        spatial_probability: how often a patch is rotated, scaled and bent at all.
+        rotation_degrees: largest rotation about each axis, in millimetre space.
+        scale: largest relative change of size, 0.15 is 0.85 to 1.15.
+        elastic_mm: standard deviation of a smooth displacement, 0 is off.
+        contrast: largest relative change of contrast, and largest shift in units of the normalised intensity.
+        gamma: largest natural logarithm of the exponent put on intensities scaled to [0, 1], 0 is off.
+        noise: largest standard deviation of Gaussian noise in normalised intensity, 0 is off.
+    """
+
+    flip: tuple[bool, bool, bool] = (False, False, False)
+    spatial_probability: float = 0.6
+    rotation_degrees: float = 15.0
+    scale: float = 0.15
+    elastic_mm: float = 0.0
+    contrast: float = 0.15
+    gamma: float = 0.3
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_range("augmentation.spatial_probability", self.spatial_probability, 0.0, 1.0)
+        _check_range("augmentation.rotation_degrees", self.rotation_degrees, 0.0, 180.0)
+        _check_range("augmentation.scale", self.scale, 0.0, 0.9)
+        _check_range("augmentation.contrast", self.contrast, 0.0, 0.9)
+        for name in ("elastic_mm", "gamma", "noise"):
+            _check_range(f"augmentation.{name}", getattr(self, name), 0.0, math.inf)
+        if len(self.flip) != 3:
+            raise ConfigError(f"augmentation.flip is {self.flip}, expected three flags for (D, H, W)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmenterConfig:
+    """One segmentation network, its training and its inference.
+
+    Args:
+        network: one of `NETWORK_NAMES`; `segmenters.networks` builds them.
+        channels: feature maps per resolution level, finest first; each level halves the resolution.
+        residual_units: convolutions per level of the U-Net in a residual unit, 0 is a plain U-Net.
+        dropout: probability in the network, 0 is off.
+        patch: training and sliding-window patch (D, H, W) in voxels of `spacing_mm`, canonical orientation;
+            every side a multiple of 2 ** (levels - 1).
+        spacing_mm: (D, H, W) that the network works at, None is the median of the training cases.
+        intensity: "per_volume_percentile" (clipped to the 0.5 and 99.5 percentile, then mean 0 and standard
+            deviation 1) or "ct_hu" (`window_hu` to [-1, 1]).
+        window_hu: of "ct_hu".
+        steps: optimiser steps.
+        batch_size: patches per step.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: of AdamW.
+        foreground_fraction: share of patches that are centred on a structure.
+        average_decay: decay of the moving average of the weights, 0 is off.
+        augmentation: of the training patches.
+        precision: "bfloat16" trains under autocast, "auto" does where the processor has it.
+        overlap: of neighbouring windows at inference, 0 to below 1.
+        window_batch: windows per forward pass at inference.
+        mirror: average the predictions of all mirrorings along the axes that `augmentation.flip` allows.
+    """
+
+    network: str = "unet"
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    residual_units: int = 0
+    dropout: float = 0.0
+    patch: Shape
+    spacing_mm: Spacing | None = None
+    intensity: Intensity = "per_volume_percentile"
+    window_hu: tuple[float, float] = (-200.0, 300.0)
+    steps: int = 1000
+    batch_size: int = 4
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    foreground_fraction: float = 0.75
+    average_decay: float = 0.98
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: Precision = "auto"
+    overlap: float = 0.5
+    window_batch: int = 1
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("network", self.network, NETWORK_NAMES)
+        _check_choice("intensity", self.intensity, INTENSITIES)
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_range("dropout", self.dropout, 0.0, 0.95)
+        _check_range("weight_decay", self.weight_decay, 0.0, math.inf)
+        _check_range("foreground_fraction", self.foreground_fraction, 0.0, 1.0)
+        _check_range("average_decay", self.average_decay, 0.0, 0.99999)
+        _check_range("overlap", self.overlap, 0.0, 0.95)
+        for name in ("steps", "batch_size", "window_batch"):
+            _check_range(name, getattr(self, name), 1, math.inf)
+        _check_range("residual_units", self.residual_units, 0, 8)
+        if not 0.0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate is {self.learning_rate}, expected a number above 0")
+        if not self.window_hu[0] < self.window_hu[1]:
+            raise ConfigError(
+                f"window_hu is {self.window_hu}, expected (lower, upper) with lower below upper"
+            )
+        self._check_levels()
+        self._check_spacing()
+
+    def _check_levels(self) -> None:
+        if len(self.channels) < 2 or min(self.channels) < 1:
+            raise ConfigError(f"channels is {self.channels}, expected two or more numbers of feature maps")
+        factor = 2 ** (len(self.channels) - 1)
+        if len(self.patch) != 3 or any(side < factor or side % factor for side in self.patch):
+            raise ConfigError(
+                f"patch is {self.patch}, expected three multiples of {factor}, because {len(self.channels)} "
+                "levels of channels halve the resolution that often; change patch or channels"
+            )
+
+    def _check_spacing(self) -> None:
+        if self.spacing_mm is not None and (len(self.spacing_mm) != 3 or min(self.spacing_mm) <= 0):
+            raise ConfigError(f"spacing_mm is {self.spacing_mm}, expected three sizes above 0 in (D, H, W)")
+
+
+def config_to_dict(config: SegmenterConfig) -> dict[str, Any]:
+    """The config as JSON can hold it."""
+    return asdict(config)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> SegmenterConfig:
+    """The config of a mapping such as `config_to_dict` gives; lists become tuples.
+
+    Raises:
+        ConfigError: for an unknown or missing key, or a value out of range.
+
+    >>> config = SegmenterConfig(patch=(16, 16, 16), spacing_mm=(3.0, 1.0, 1.0))
+    >>> config_from_dict(config_to_dict(config)) == config
+    True
+    """
+    known = {item.name for item in fields(SegmenterConfig)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"Unknown segmenter settings {unknown}; known: {sorted(known)}")
+    tidy = _tuples(values)
+    inner = tidy.get("augmentation")
+    try:
+        if isinstance(inner, Mapping):
+            tidy["augmentation"] = Augmentation(**_tuples(inner))
+        return SegmenterConfig(**tidy)
+    except TypeError as error:
+        raise ConfigError(f"The segmenter settings do not fit: {error}") from error
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _check_range(name: str, value: float, lower: float, upper: float) -> None:
+    if not lower <= value <= upper:
+        raise ConfigError(f"{name} is {value}, expected a number from {lower} to {upper}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(choices)}")

@@ -1,0 +1,106 @@
+"""From an image to a label map on its own grid, window by window."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import cast
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cohort.case import Shape
+from cohort.volume import Volume, from_canonical, to_canonical
+from segmenters.checkpoints import Recipe
+from segmenters.config import SegmenterConfig
+from segmenters.precision import autocast
+from segmenters.preprocessing import padding_value, prepare_image
+from segmenters.resampling import resample_linear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """How a volume is walked through.
+
+    Args:
+        overlap: of neighbouring windows, 0 to below 1.
+        batch: windows per forward pass.
+        mirror: axes (D, H, W) whose mirrorings are averaged.
+    """
+
+    overlap: float
+    batch: int
+    mirror: tuple[bool, bool, bool]
+
+    @classmethod
+    def of(cls, config: SegmenterConfig) -> "Windows":
+        """The windows that a config asks for."""
+        mirror = config.augmentation.flip if config.mirror else (False, False, False)
+        return cls(overlap=config.overlap, batch=config.window_batch, mirror=mirror)
+
+
+@torch.inference_mode()
+def predict_probabilities(
+    network: nn.Module, image: Volume, recipe: Recipe, windows: Windows, device: torch.device
+) -> Tensor:
+    """Probabilities (C, D, H, W) on the network's grid (canonical orientation, the recipe's spacing)."""
+    prepared = prepare_image(image, recipe.spacing_mm, recipe.config)[None, None].to(device)
+    axes = [axis for axis, mirrored in enumerate(windows.mirror, start=2) if mirrored]
+    total: Tensor | None = None
+    for choice in product((False, True), repeat=len(axes)):
+        turned = [axis for axis, used in zip(axes, choice, strict=True) if used]
+        logits = _logits(network, prepared.flip(turned) if turned else prepared, recipe.config, windows)
+        prob = torch.softmax(logits.flip(turned) if turned else logits, dim=1)[0]
+        total = prob if total is None else total + prob
+    mean = cast(Tensor, total) / 2 ** len(axes)
+    return cast(Tensor, mean.cpu())
+
+
+def labels_on_image(prob: Tensor, image: Volume, labels: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The most probable label of every voxel of the image.
+
+    Args:
+        prob: (C, D, H, W) on the network's grid.
+        image: as stored.
+        labels: of the channels, background first.
+
+    Returns:
+        (D, H, W) as stored. Channels are resampled one at a time, so memory holds three volumes.
+    """
+    depth, height, width = to_canonical(image).array.shape
+    best = _most_probable(prob, (depth, height, width))
+    table = np.array(labels, dtype=np.uint8)
+    stored_depth, stored_height, stored_width = image.array.shape
+    return from_canonical(table[best], image.affine, (stored_depth, stored_height, stored_width))
+
+
+def _most_probable(prob: Tensor, shape: Shape) -> NDArray[np.uint8]:
+    highest = resample_linear(prob[0], shape)
+    winner = torch.zeros(shape, dtype=torch.uint8)
+    for channel in range(1, len(prob)):
+        candidate = resample_linear(prob[channel], shape)
+        winner[candidate > highest] = channel
+        highest = torch.maximum(highest, candidate)
+    return winner.numpy()
+
+
+def _logits(network: nn.Module, image: Tensor, config: SegmenterConfig, windows: Windows) -> Tensor:
+    def forward(patches: Tensor) -> Tensor:
+        patches = patches.contiguous(memory_format=torch.channels_last_3d)
+        with autocast(config.precision, patches.device):
+            return cast(Tensor, network(patches)).float()
+
+    return cast(
+        Tensor,
+        sliding_window_inference(
+            image,
+            roi_size=config.patch,
+            sw_batch_size=windows.batch,
+            predictor=forward,
+            overlap=windows.overlap,
+            mode="gaussian",
+            padding_mode="constant",
+            cval=padding_value(config),
+        ),
+    )

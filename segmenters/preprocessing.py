@@ -1,0 +1,177 @@
+"""From a case's files to what a network sees: canonical orientation, one spacing, normalised intensities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cohort.case import Shape, Spacing, Structure
+from cohort.errors import ModelError
+from cohort.records import TrainingCase
+from cohort.volume import (
+    Volume,
+    check_same_grid,
+    read_grid,
+    read_image,
+    read_label_map,
+    to_canonical,
+)
+from segmenters.config import SegmenterConfig
+from segmenters.resampling import resample_labels, resample_linear, resampled_shape
+
+PERCENTILES = (0.5, 99.5)
+_MAX_PLACES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PreparedCase:
+    """A training case in memory.
+
+    Args:
+        case_id: of the case.
+        image: (D, H, W) float32, normalised.
+        channels: (D, H, W) uint8, 0 for background or unknown, else the network's channel.
+        known: (C,) bool, the channels that the annotation answers for; background always.
+        places: channel -> (N, 3) voxels of it, to centre patches on; only channels that occur.
+    """
+
+    case_id: str
+    image: Tensor
+    channels: Tensor
+    known: Tensor
+    places: dict[int, Tensor]
+
+
+def trained_structures(
+    cases: Sequence[TrainingCase], structures: Sequence[Structure]
+) -> tuple[Structure, ...]:
+    """The structures that at least one case annotates, in the order of the cohort.
+
+    Raises:
+        ModelError: without cases, without annotated structures, or for one that the cohort does not have.
+    """
+    if not cases:
+        raise ModelError("There is no training case; label at least one case before training")
+    known = {structure.name for structure in structures}
+    for case in cases:
+        strange = sorted(case.annotated - known)
+        if strange:
+            raise ModelError(
+                f"Training case {case.case_id} annotates {strange}, which is not among the structures "
+                f"{sorted(known)}; declare it or leave it out"
+            )
+    seen = frozenset[str]().union(*(case.annotated for case in cases))
+    if not seen:
+        raise ModelError(
+            f"None of the {len(cases)} training cases annotates a structure; nothing can be learned from them"
+        )
+    return tuple(structure for structure in structures if structure.name in seen)
+
+
+def median_spacing_mm(cases: Sequence[TrainingCase]) -> Spacing:
+    """Median voxel size of the cases in canonical (D, H, W), from their headers."""
+    sizes = [to_canonical_spacing(case) for case in cases]
+    depth, height, width = (float(size) for size in np.median(np.array(sizes), axis=0))
+    return (depth, height, width)
+
+
+def to_canonical_spacing(case: TrainingCase) -> Spacing:
+    """Voxel size of a case's image in canonical (D, H, W)."""
+    affine = read_grid(case.image).affine
+    turned = to_canonical(Volume(array=np.zeros((1, 1, 1), dtype=np.uint8), affine=affine))
+    return turned.spacing_mm
+
+
+def normalise(image: NDArray[np.float32], config: SegmenterConfig) -> NDArray[np.float32]:
+    """Scale intensities as the config says.
+
+    Args:
+        image: (D, H, W), HU for "ct_hu".
+        config: says how.
+
+    Returns:
+        For "ct_hu" [-1, 1]; for "per_volume_percentile" mean 0 and standard deviation 1. A constant image
+        becomes zeros there.
+    """
+    if config.intensity == "ct_hu":
+        lower, upper = config.window_hu
+        scaled = (np.clip(image, lower, upper) - lower) * (2.0 / (upper - lower)) - 1.0
+        return np.asarray(scaled, dtype=np.float32)
+    low, high = np.percentile(image, PERCENTILES)
+    clipped = np.clip(image, low, high).astype(np.float64)
+    spread = float(clipped.std())
+    return np.asarray((clipped - clipped.mean()) / max(spread, 1e-8), dtype=np.float32)
+
+
+def padding_value(config: SegmenterConfig) -> float:
+    """What lies outside the volume: air for "ct_hu", the mean for "per_volume_percentile"."""
+    return -1.0 if config.intensity == "ct_hu" else 0.0
+
+
+def prepare_image(stored: Volume, spacing_mm: Spacing, config: SegmenterConfig) -> Tensor:
+    """A stored image as the network sees it: (D, H, W) float32, canonical, at a spacing, normalised."""
+    canonical = to_canonical(stored)
+    image = torch.from_numpy(normalise(canonical.array, config))
+    return resample_linear(image, working_shape(canonical, spacing_mm))
+
+
+def working_shape(canonical: Volume, spacing_mm: Spacing) -> Shape:
+    """Shape of a canonical volume at the network's spacing."""
+    depth, height, width = canonical.array.shape
+    return resampled_shape((depth, height, width), canonical.spacing_mm, spacing_mm)
+
+
+def prepare_training_case(
+    case: TrainingCase,
+    trained: Sequence[Structure],
+    structures: Sequence[Structure],
+    spacing_mm: Spacing,
+    config: SegmenterConfig,
+    rng: np.random.Generator,
+) -> PreparedCase:
+    """Read and prepare a training case.
+
+    Args:
+        case: to read.
+        trained: structures with a channel, in the order of the channels from 1.
+        structures: of the cohort, whose labels the label map may hold.
+        spacing_mm: (D, H, W) that the network works at.
+        config: of the segmenter.
+        rng: draws the remembered voxels of large structures.
+
+    Raises:
+        DataError: if a file is missing or broken, or a label is not declared.
+        GeometryError: if the label map does not lie on the image's grid.
+    """
+    image = read_image(case.image)
+    labels = read_label_map(case.label_map, frozenset(s.label for s in structures))
+    check_same_grid(image, labels, case.image, case.label_map)
+    table = np.zeros(256, dtype=np.uint8)
+    for channel, structure in enumerate(trained, start=1):
+        if structure.name in case.annotated:
+            table[structure.label] = channel
+    canonical = to_canonical(Volume(array=table[labels.array], affine=labels.affine))
+    channels = resample_labels(torch.from_numpy(canonical.array), working_shape(canonical, spacing_mm))
+    return PreparedCase(
+        case_id=case.case_id,
+        image=prepare_image(image, spacing_mm, config),
+        channels=channels,
+        known=torch.tensor([True, *(structure.name in case.annotated for structure in trained)]),
+        places=_places(channels, rng),
+    )
+
+
+def _places(channels: Tensor, rng: np.random.Generator) -> dict[int, Tensor]:
+    places = {}
+    for channel in torch.unique(channels).tolist():
+        if channel == 0:
+            continue
+        voxels = torch.nonzero(channels == channel)
+        if len(voxels) > _MAX_PLACES:
+            chosen = np.sort(rng.choice(len(voxels), _MAX_PLACES, replace=False))
+            voxels = voxels[torch.from_numpy(chosen)]
+        places[int(channel)] = voxels.to(torch.int32)
+    return places

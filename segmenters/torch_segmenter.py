@@ -1,0 +1,190 @@
+"""The segmenter behind every network that our own loop trains."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cohort.case import CaseView, Structure
+from cohort.errors import ConfigError, ModelError
+from cohort.records import Checkpoint, Prediction, TrainingCase
+from cohort.seeds import generator
+from cohort.volume import read_image
+from segmenters.base import Report
+from segmenters.checkpoints import load_network, save_checkpoint
+from segmenters.config import SegmenterConfig
+from segmenters.denormals import denormals
+from segmenters.inference import Windows, labels_on_image, predict_probabilities
+from segmenters.networks import to_device
+from segmenters.predictions import find_prediction, write_prediction
+from segmenters.preprocessing import median_spacing_mm, prepare_training_case, trained_structures
+from segmenters.training import train
+from segmenters.uncertainty import check_measures, measure
+
+
+class TorchSegmenter:
+    """Trains a MONAI network and predicts with it; see `segmenters.base.Segmenter`.
+
+    Args:
+        config: of network, training and inference.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+
+    Raises:
+        ConfigError: if the device is unknown or not there.
+    """
+
+    def __init__(self, config: SegmenterConfig, device: str = "auto") -> None:
+        self._config = config
+        self._device = _device(device)
+
+    @property
+    def config(self) -> SegmenterConfig:
+        """What the segmenter was made with."""
+        return self._config
+
+    def fit(
+        self,
+        cases: Sequence[TrainingCase],
+        structures: Sequence[Structure],
+        out: Path,
+        *,
+        seed: int,
+        steps: int | None = None,
+        checkpoint_steps: Sequence[int] = (),
+        report: Report | None = None,
+    ) -> tuple[Checkpoint, ...]:
+        """Train from scratch; see `segmenters.base.Segmenter.fit`.
+
+        A structure that no case annotates gets no channel: the network is not trained on it until seen.
+
+        Raises:
+            ModelError: without cases or annotated structures, or if the loss is not finite.
+            ConfigError: if a checkpoint step lies outside the training.
+            DataError: if a file is missing or broken.
+        """
+        config = self._config
+        total = config.steps if steps is None else steps
+        wanted = _checkpoint_steps(checkpoint_steps, total)
+        trained = trained_structures(cases, structures)
+        spacing_mm = config.spacing_mm or median_spacing_mm(cases)
+        prepared = [
+            prepare_training_case(
+                case, trained, structures, spacing_mm, config, generator(seed, "places", case.case_id)
+            )
+            for case in cases
+        ]
+        names = tuple(structure.name for structure in trained)
+        checkpoints: list[Checkpoint] = []
+
+        def keep(step: int, weights: Mapping[str, Tensor]) -> None:
+            checkpoints.append(save_checkpoint(out, step, weights, config, names, spacing_mm))
+
+        train(
+            prepared,
+            spacing_mm,
+            config,
+            seed=seed,
+            steps=total,
+            checkpoint_steps=wanted,
+            keep=keep,
+            device=self._device,
+            report=report,
+        )
+        return tuple(checkpoints)
+
+    def predict(
+        self,
+        cases: Sequence[CaseView],
+        checkpoint: Checkpoint,
+        structures: Sequence[Structure],
+        out: Path,
+        *,
+        uncertainty: Sequence[str] = (),
+        report: Report | None = None,
+    ) -> tuple[Prediction, ...]:
+        """Predict label maps; see `segmenters.base.Segmenter.predict`.
+
+        Intensities, spacing, patch and precision are the checkpoint's own; overlap and mirroring are this
+        segmenter's. A structure that the checkpoint was not trained on has no voxels.
+
+        Raises:
+            ModelError: without cases, or if the checkpoint is of another network, has changed, or knows a
+                structure that the cohort does not.
+            ConfigError: if a kind of uncertainty is unknown.
+            DataError: if an image is missing or broken.
+        """
+        if not cases:
+            raise ModelError("There is no case to predict; give at least one")
+        check_measures(uncertainty)
+        predictor = _Predictor(self._config, checkpoint, structures, out, tuple(uncertainty), self._device)
+        predictions = []
+        for done, case in enumerate(cases, start=1):
+            found = find_prediction(out, case.case_id, structures, checkpoint.sha256, uncertainty)
+            with denormals(flush=True):
+                predictions.append(found or predictor(case))
+            if report is not None:
+                report(done, len(cases), {})
+        return tuple(predictions)
+
+
+class _Predictor:
+    """A loaded network that writes the prediction of one case after the other."""
+
+    def __init__(
+        self,
+        config: SegmenterConfig,
+        checkpoint: Checkpoint,
+        structures: Sequence[Structure],
+        out: Path,
+        uncertainty: tuple[str, ...],
+        device: torch.device,
+    ) -> None:
+        network, recipe = load_network(checkpoint, config.network)
+        self._network = to_device(network, device)
+        self._recipe, self._sha256, self._structures = recipe, checkpoint.sha256, structures
+        self._labels = _labels(recipe.structures, structures, checkpoint.path)
+        self._out, self._uncertainty, self._device = out, uncertainty, device
+        self._windows = Windows.of(config)
+
+    def __call__(self, case: CaseView) -> Prediction:
+        image = read_image(case.image)
+        prob = predict_probabilities(self._network, image, self._recipe, self._windows, self._device)
+        names = [structure.name for structure in self._structures]
+        return write_prediction(
+            self._out,
+            case.case_id,
+            labels_on_image(prob, image, self._labels),
+            image.affine,
+            self._structures,
+            self._sha256,
+            measure(prob, self._uncertainty, self._recipe.structures, names),
+        )
+
+
+def _labels(trained: Sequence[str], structures: Sequence[Structure], path: Path) -> tuple[int, ...]:
+    by_name = {structure.name: structure.label for structure in structures}
+    unknown = [name for name in trained if name not in by_name]
+    if unknown:
+        raise ModelError(
+            f"{path} was trained on {unknown}, which the cohort does not have ({sorted(by_name)}); predict "
+            "with the structures that it was trained on"
+        )
+    return (0, *(by_name[name] for name in trained))
+
+
+def _checkpoint_steps(asked: Sequence[int], total: int) -> frozenset[int]:
+    if total < 1:
+        raise ConfigError(f"steps is {total}, expected 1 or more")
+    outside = sorted(step for step in asked if not 1 <= step <= total)
+    if outside:
+        raise ConfigError(f"checkpoint_steps has {outside}, expected steps from 1 to {total}")
+    return frozenset(asked) | {total}
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device is {name!r}, expected auto, cpu, or cuda where there is a GPU")
+    return torch.device(name)

@@ -1,0 +1,1 @@
+"""HOW GOOD: predicts the DSC that a mask would get against a careful annotation."""

@@ -1,0 +1,1 @@
+"""Rivals that answer "how good is this mask" behind one protocol."""

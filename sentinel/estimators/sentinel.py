@@ -1,0 +1,80 @@
+"""The sentinel as a quality estimator."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cohort.case import CaseView, Structure
+from cohort.errors import ModelError
+from cohort.records import Prediction, QualityScore
+from cohort.volume import check_same_grid, read_image, read_label_map
+from sentinel.config import Report
+from sentinel.estimators.base import matched
+from sentinel.scoring import CaseMasks, MaskScore, Sentinel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SentinelEstimator:
+    """Scores masks by a trained sentinel: raw is its score, predicted_dsc the score clamped to [0, 1].
+
+    Args:
+        sentinel: trained for the structures that are to be scored.
+        name: of the estimator.
+        needs: nothing of the segmenter's uncertainty.
+    """
+
+    sentinel: Sentinel
+    name: str = "sentinel"
+    needs: frozenset[str] = frozenset()
+
+    def estimate(
+        self,
+        cases: Sequence[CaseView],
+        predictions: Sequence[Prediction],
+        structures: Sequence[Structure],
+        report: Report | None = None,
+    ) -> tuple[QualityScore, ...]:
+        """Score every structure of every case; see `QualityEstimator.estimate`.
+
+        Raises:
+            DataError: for a case without a prediction, or with two, or a file that is missing or broken.
+            GeometryError: for a mask that is not on its image's grid.
+            ModelError: for a structure that the sentinel was not trained for.
+        """
+        unknown = [s.name for s in structures if s.name not in self.sentinel.structures]
+        if unknown:
+            raise ModelError(
+                f"This sentinel was not trained for {', '.join(unknown)}; it knows "
+                f"{', '.join(self.sentinel.structures)}: train one for them, or leave them out"
+            )
+        scores = self.sentinel.score_many(_masks(cases, predictions, structures, report))
+        return tuple(
+            self._quality(case, score)
+            for case, of_case in zip(cases, scores, strict=True)
+            for score in of_case
+        )
+
+    def _quality(self, case: CaseView, score: MaskScore) -> QualityScore:
+        missing = math.isnan(score.predicted_dsc)
+        return QualityScore(
+            case_id=case.case_id,
+            structure=score.structure,
+            raw=score.predicted_dsc,
+            predicted_dsc=math.nan if missing else min(1.0, max(0.0, score.predicted_dsc)),
+            estimator=self.name,
+            reason=score.reason,
+        )
+
+
+def _masks(
+    cases: Sequence[CaseView],
+    predictions: Sequence[Prediction],
+    structures: Sequence[Structure],
+    report: Report | None,
+) -> Iterator[CaseMasks]:
+    for done, (case, prediction) in enumerate(matched(cases, predictions), start=1):
+        image, labels = read_image(case.image), read_label_map(prediction.mask)
+        check_same_grid(image, labels, case.image, prediction.mask)
+        yield image, {s.name: labels.array == s.label for s in structures}
+        if report is not None:
+            report(done, len(cases), {})

@@ -1,0 +1,315 @@
+"""Training of a sentinel on graded masks, within minutes on a few cores."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from cohort.agreement import agreement
+from cohort.case import Structure
+from cohort.errors import ConfigError, ModelError
+from cohort.records import GradedMask
+from cohort.seeds import derive_seed, generator
+from sentinel.config import Report, SentinelConfig
+from sentinel.hardware import autocast, resolve_device
+from sentinel.losses import optimal_pairing, pair_ranking, weighted_mse
+from sentinel.network import QualitySentinel
+from sentinel.pairs import Pairs, make_pairs
+from sentinel.scoring import Sentinel, new_network
+from sentinel.slices import normalise
+from sentinel.text import TABLE_DIM, embed_names
+
+VALIDATIONS = 5
+"""How often in a training the weights are validated; the best of them are kept."""
+
+_VALIDATION_SHARE = 0.2
+_ZOOM, _SHIFT, _CONTRAST, _BRIGHTNESS = 0.15, 0.08, 0.2, 25.0
+_SIDES = frozenset({"left", "right", "l", "r"})
+
+
+def train_sentinel(
+    graded: Sequence[GradedMask],
+    structures: Sequence[Structure],
+    config: SentinelConfig,
+    *,
+    seed: int,
+    report: Report | None = None,
+) -> Sentinel:
+    """Train a sentinel from random weights.
+
+    Args:
+        graded: masks of labelled cases by models that did not see them.
+        structures: of the data set; the sentinel can score these.
+        config: of the sentinel and its training.
+        seed: of everything random; the same seed gives the same sentinel at the same number of threads.
+        report: told of steps done, steps in all, and the losses; at validations also of "validation_pearson"
+            and the like.
+
+    Returns:
+        The sentinel with the weights that correlated best with the true DSC of held-back patients' masks
+        (the last weights where too few patients are there to hold one back), its history and metrics.
+
+    Raises:
+        ConfigError: for a text_dim that the shipped text table does not have.
+        ModelError: if not one training pair can be made.
+        DataError: for a structure that is unknown where the config refuses those.
+    """
+    if config.text_dim != TABLE_DIM:
+        raise ConfigError(
+            f"text_dim is {config.text_dim}, but the shipped text embeddings have {TABLE_DIM}; "
+            f"set it to {TABLE_DIM} to train (512 belongs to the published weights)"
+        )
+    embeddings = embed_names([s.name for s in structures], unknown=config.unknown_names)
+    held_back = choose_validation_patients([mask.patient_id for mask in graded], config, seed)
+    train, validation = _split_pairs(graded, structures, config, held_back, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "sentinel", "weights"))
+        network = new_network(config)
+    sentinel = Sentinel(
+        config=config, structures=[s.name for s in structures], embeddings=embeddings, network=network
+    )
+    fitted = _Fit(sentinel=sentinel, train=train, validation=validation, seed=seed, report=report)
+    history = fitted.run([s.name for s in structures])
+    return Sentinel(
+        config=config,
+        structures=sentinel.structures,
+        embeddings=embeddings,
+        network=network,
+        training_sha256=_training_sha256(graded, structures, seed),
+        history=history,
+        metrics=fitted.metrics(),
+    )
+
+
+def choose_validation_patients(
+    patient_ids: Sequence[str], config: SentinelConfig, seed: int
+) -> frozenset[str]:
+    """Patients to hold back for validation: the config's fraction of them, at least one of three or more.
+
+    Args:
+        patient_ids: in any order, repeated or not.
+        config: for `validation_fraction`.
+        seed: of the choice.
+
+    >>> len(choose_validation_patients(["a", "b", "c", "d", "d"], SentinelConfig(), 0))
+    1
+    """
+    patients = sorted(set(patient_ids))
+    if config.validation_fraction == 0.0 or len(patients) < 3:
+        return frozenset()
+    count = min(len(patients) - 2, max(1, round(config.validation_fraction * len(patients))))
+    chosen = generator(seed, "sentinel", "validation").permutation(len(patients))[:count]
+    return frozenset(patients[int(index)] for index in chosen)
+
+
+def validate(sentinel: Sentinel, pairs: Pairs) -> dict[str, float]:
+    """How well a sentinel's scores agree with the true DSC of whole masks.
+
+    Args:
+        sentinel: to validate.
+        pairs: of patients that it did not learn from; a mask's score is the mean over its slices.
+
+    Returns:
+        "pearson", "spearman", "mae" of predictions clamped to [0, 1], "masks"; the same with "natural_" in
+        front over masks that a segmenter made. A correlation that is not defined is left out.
+    """
+    predicted = sentinel.predict(pairs.slices, pairs.structure)
+    count = np.bincount(pairs.mask_index)
+    used = count > 0
+    score = np.bincount(pairs.mask_index, weights=predicted)[used] / count[used]
+    true = np.bincount(pairs.mask_index, weights=pairs.volume_dsc)[used] / count[used]
+    natural = np.bincount(pairs.mask_index, weights=pairs.natural)[used] > 0
+    found: dict[str, float] = {}
+    for prefix, chosen in (("", np.ones_like(natural)), ("natural_", natural)):
+        agreed = agreement(score[chosen], np.clip(score[chosen], 0.0, 1.0), true[chosen])
+        found |= {prefix + name: value for name, value in agreed.items() if value is not None}
+        found[prefix + "masks"] = float(chosen.sum())
+    return found
+
+
+def _split_pairs(
+    graded: Sequence[GradedMask],
+    structures: Sequence[Structure],
+    config: SentinelConfig,
+    held_back: frozenset[str],
+    seed: int,
+) -> tuple[Pairs, Pairs | None]:
+    learned = [mask for mask in graded if mask.patient_id not in held_back]
+    train = make_pairs(learned, structures, config, seed=derive_seed(seed, "train"))
+    kept = [mask for mask in graded if mask.patient_id in held_back]
+    if not kept:
+        return train, None
+    count = max(1, round(_VALIDATION_SHARE * config.training_slices))
+    try:
+        return train, make_pairs(
+            kept, structures, config, seed=derive_seed(seed, "held back"), target_count=count
+        )
+    except ModelError:
+        return train, None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Fit:
+    """One training: the loop, and what it found."""
+
+    sentinel: Sentinel
+    train: Pairs
+    validation: Pairs | None
+    seed: int
+    report: Report | None
+    best: dict[str, float] | None = None
+    best_weights: dict[str, Tensor] | None = None
+
+    def run(self, names: Sequence[str]) -> list[dict[str, float]]:
+        config = self.sentinel.config
+        device = resolve_device(config.device)
+        network = self.sentinel.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = torch.optim.Adam(
+            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, config.steps))
+        batches = _Batches(self.train, self.sentinel.embeddings, names, config, self.seed, device)
+        due = {round(config.steps * (part + 1) / VALIDATIONS) for part in range(VALIDATIONS)}
+        history = []
+        for step in range(1, config.steps + 1):
+            network.train()
+            metrics = _step(network, batches, optimiser, config, device)
+            schedule.step()
+            if step in due and self.validation is not None:
+                metrics |= self._validate()
+            if step in due:
+                history.append({"step": float(step), **metrics})
+            if self.report is not None:
+                self.report(step, config.steps, metrics)
+        if self.best_weights is not None:
+            network.load_state_dict(self.best_weights)
+        network.eval()
+        return history
+
+    def metrics(self) -> Mapping[str, float]:
+        return dict(self.best or {})
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        found = {
+            f"validation_{name}": value for name, value in validate(self.sentinel, self.validation).items()
+        }
+        key = "validation_pearson"
+        if self.best is None or found.get(key, -1.0) >= self.best.get(key, -1.0):
+            self.best = found
+            self.best_weights = {
+                name: value.clone() for name, value in self.sentinel.network.state_dict().items()
+            }
+        return found
+
+
+def _step(
+    network: QualitySentinel,
+    batches: "_Batches",
+    optimiser: torch.optim.Optimizer,
+    config: SentinelConfig,
+    device: torch.device,
+) -> dict[str, float]:
+    slices, text, target, partner = batches.draw()
+    with autocast(config.precision, device):
+        predicted = network(slices, text)
+    predicted = predicted.float()
+    error = weighted_mse(predicted, target)
+    ranking = pair_ranking(predicted, target, partner)
+    loss = error + config.ranking_weight * ranking
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return {"loss": float(loss), "weighted_mse": float(error), "pair_ranking": float(ranking)}
+
+
+class _Batches:
+    """Random batches: every pair once before any comes again, lightly augmented."""
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        embeddings: NDArray[np.float32],
+        names: Sequence[str],
+        config: SentinelConfig,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._pairs, self._embeddings, self._device = pairs, embeddings, device
+        self._target = pairs.target(config.volume_weight)
+        self._size = config.batch_size
+        self._rng = generator(seed, "sentinel", "batches")
+        canonical = config.orientation == "canonical"
+        self._flips = np.array(
+            [canonical and not _SIDES & set(name.lower().replace("_", " ").split()) for name in names]
+        )
+        self._order: list[int] = []
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        chosen = self._next()
+        structure = self._pairs.structure[chosen]
+        slices = torch.from_numpy(self._pairs.slices[chosen]).to(self._device)
+        text = self._embeddings[structure]
+        ready = normalise(self._augment(slices.float(), self._flips[structure]))
+        return (
+            ready.contiguous(memory_format=torch.channels_last),
+            torch.from_numpy(text).to(self._device),
+            torch.from_numpy(self._target[chosen]).to(self._device),
+            torch.from_numpy(optimal_pairing(text)).to(self._device),
+        )
+
+    def _next(self) -> NDArray[np.int64]:
+        while len(self._order) < self._size:
+            self._order.extend(self._rng.permutation(len(self._pairs)).tolist())
+        chosen, self._order = self._order[: self._size], self._order[self._size :]
+        return np.array(chosen, dtype=np.int64)
+
+    def _augment(self, slices: Tensor, may_flip: NDArray[np.bool_]) -> Tensor:
+        """Zoom, shift, mirror where the structure has no side; change contrast and brightness."""
+        count, rng = len(slices), self._rng
+        zoom = 1.0 + rng.uniform(-_ZOOM, _ZOOM, (count, 2))
+        mirror = np.where(may_flip & (rng.random(count) < 0.5), -1.0, 1.0)
+        theta = np.zeros((count, 2, 3), dtype=np.float32)
+        theta[:, 0, 0], theta[:, 1, 1] = zoom[:, 0] * mirror, zoom[:, 1]
+        theta[:, :, 2] = rng.uniform(-_SHIFT, _SHIFT, (count, 2))
+        field = functional.affine_grid(
+            torch.from_numpy(theta).to(slices.device), list(slices.shape), align_corners=False
+        )
+        moved = functional.grid_sample(
+            slices, field, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        contrast = torch.from_numpy(
+            rng.uniform(1.0 - _CONTRAST, 1.0 + _CONTRAST, (count, 1, 1)).astype(np.float32)
+        )
+        brightness = torch.from_numpy(
+            rng.uniform(-_BRIGHTNESS, _BRIGHTNESS, (count, 1, 1)).astype(np.float32)
+        )
+        changed = (moved[:, 0] - 127.5) * contrast.to(slices.device) + 127.5 + brightness.to(slices.device)
+        return torch.stack([changed.clamp(0.0, 255.0), moved[:, 1]], dim=1)
+
+
+def _training_sha256(graded: Sequence[GradedMask], structures: Sequence[Structure], seed: int) -> str:
+    """Hash of what the training saw: the voxels' files, by content."""
+    rows = sorted(
+        [
+            mask.case_id,
+            mask.source,
+            sorted(mask.evaluated),
+            *(_file_sha256(path) for path in (mask.image, mask.mask, mask.reference)),
+        ]
+        for mask in graded
+    )
+    about = [rows, [[s.name, s.label] for s in structures], seed]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,194 @@
+"""Tiny anisotropic cohorts on disk: an axis swap, or a forgotten spacing, must fail somewhere."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from cohort.case import Case, CaseView, Dataset, Structure
+from cohort.volume import write_volume
+
+settings.register_profile(
+    "project",
+    max_examples=50,
+    deadline=None,  # a busy machine is no defect
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("project")
+
+SHAPE = (8, 12, 16)
+SPACING_MM = (3.0, 1.0, 0.5)
+LABELS = {"liver": 1, "spleen": 2}
+
+
+@pytest.fixture(scope="session")
+def affine() -> np.ndarray:
+    """Voxel (x, y, z) -> world: x runs to the left, and the origin is not zero."""
+    matrix = np.diag([-SPACING_MM[2], SPACING_MM[1], SPACING_MM[0], 1.0])
+    matrix[:3, 3] = (40.0, -25.0, 7.5)
+    return matrix
+
+
+@pytest.fixture(scope="session")
+def structures() -> tuple[Structure, ...]:
+    return tuple(Structure(name=name, label=label) for name, label in LABELS.items())
+
+
+@pytest.fixture(scope="session")
+def make_image() -> Callable[[int], np.ndarray]:
+    """Seed -> image (8, 12, 16) in HU, float32."""
+
+    def make(seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).normal(40.0, 60.0, SHAPE).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_label_map() -> Callable[[int], np.ndarray]:
+    """Seed -> label map (8, 12, 16) with a box of liver and a box of spleen that do not touch."""
+
+    def make(seed: int) -> np.ndarray:
+        shift = seed % 3
+        labels = np.zeros(SHAPE, dtype=np.uint8)
+        labels[1 : 4 + shift, 2:7, 3 : 9 + shift] = LABELS["liver"]
+        labels[2:5, 8:11, 4 + shift : 14] = LABELS["spleen"]
+        return labels
+
+    return make
+
+
+@pytest.fixture
+def make_decathlon(
+    tmp_path: Path,
+    affine: np.ndarray,
+    make_image: Callable[[int], np.ndarray],
+    make_label_map: Callable[[int], np.ndarray],
+) -> Callable[..., Path]:
+    """Write a data set in the Decathlon layout and give its root.
+
+    Args of the callable:
+        count: cases case_00, case_01 ...; unlabelled: how many of the last have no label map.
+        extra: further keys of dataset.json; splits: written to splits.json; patients: to patients.csv.
+        root: folder, by default `decathlon` in tmp_path.
+    """
+
+    def make(
+        count: int = 4,
+        *,
+        unlabelled: int = 0,
+        extra: Mapping[str, object] | None = None,
+        splits: object = None,
+        patients: Mapping[str, str] | None = None,
+        root: Path | None = None,
+    ) -> Path:
+        folder = tmp_path / "decathlon" if root is None else root
+        training: list[dict[str, str]] = []
+        for seed in range(count):
+            name = f"case_{seed:02d}.nii.gz"
+            write_volume(folder / "imagesTr" / name, make_image(seed), affine)
+            entry = {"image": f"./imagesTr/{name}"}
+            if seed < count - unlabelled:
+                write_volume(folder / "labelsTr" / name, make_label_map(seed), affine)
+                entry["label"] = f"./labelsTr/{name}"
+            training.append(entry)
+        document = {
+            "name": "Tiny",
+            "modality": {"0": "CT"},
+            "labels": {"0": "background", **{str(label): name for name, label in LABELS.items()}},
+            "training": training,
+            **(extra or {}),
+        }
+        (folder / "dataset.json").write_text(json.dumps(document))
+        if splits is not None:
+            (folder / "splits.json").write_text(json.dumps(splits))
+        if patients is not None:
+            rows = [f"{case_id},{patient_id}" for case_id, patient_id in patients.items()]
+            (folder / "patients.csv").write_text("\n".join(["case_id,patient_id", *rows]) + "\n")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_folder(
+    tmp_path: Path,
+    affine: np.ndarray,
+    make_image: Callable[[int], np.ndarray],
+    make_label_map: Callable[[int], np.ndarray],
+) -> Callable[..., Path]:
+    """Write a folder with images/ and labels/ and give its path.
+
+    Args of the callable:
+        name: of the folder in tmp_path; case_ids: of the cases; labels: whether they have label maps.
+        nnunet: name folders and images the way nnU-Net does.
+    """
+
+    def make(name: str, case_ids: tuple[str, ...], *, labels: bool = True, nnunet: bool = False) -> Path:
+        folder = tmp_path / name
+        images = folder / ("imagesTr" if nnunet else "images")
+        label_maps = folder / ("labelsTr" if nnunet else "labels")
+        suffix = "_0000.nii.gz" if nnunet else ".nii.gz"
+        for seed, case_id in enumerate(case_ids):
+            write_volume(images / f"{case_id}{suffix}", make_image(seed), affine)
+            if labels:
+                write_volume(label_maps / f"{case_id}.nii.gz", make_label_map(seed), affine)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def case(
+    tmp_path: Path,
+    affine: np.ndarray,
+    make_image: Callable[[int], np.ndarray],
+    make_label_map: Callable[[int], np.ndarray],
+) -> Case:
+    """One case with its files on disk."""
+    image, reference = tmp_path / "images" / "scan_1.nii.gz", tmp_path / "labels" / "scan_1.nii.gz"
+    write_volume(image, make_image(0), affine)
+    write_volume(reference, make_label_map(0), affine)
+    return Case(
+        case_id="scan_1",
+        patient_id="scan_1",
+        image=image,
+        reference=reference,
+        annotated=dict.fromkeys(LABELS, 1.0),
+        shape=SHAPE,
+        spacing_mm=SPACING_MM,
+    )
+
+
+@pytest.fixture
+def case_view(case: Case) -> CaseView:
+    return case.view()
+
+
+@pytest.fixture(scope="session")
+def make_dataset(structures: tuple[Structure, ...]) -> Callable[..., Dataset]:
+    """Patients (one per case) -> data set without files; `unlabelled` ids have no reference."""
+
+    def make(
+        patients: Mapping[str, str], *, unlabelled: tuple[str, ...] = (), held_out: tuple[str, ...] = ()
+    ) -> Dataset:
+        cases = [
+            Case(
+                case_id=case_id,
+                patient_id=patient_id,
+                image=Path(f"{case_id}.nii.gz"),
+                reference=None if case_id in unlabelled else Path(f"labels/{case_id}.nii.gz"),
+                annotated={} if case_id in unlabelled else dict.fromkeys(LABELS, 1.0),
+            )
+            for case_id, patient_id in patients.items()
+        ]
+        return Dataset(
+            name="Tiny", structures=structures, cases=tuple(cases), held_out=held_out, patients_known=True
+        )
+
+    return make

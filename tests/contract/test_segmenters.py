@@ -1,0 +1,150 @@
+"""What every registered segmenter must do, whatever its network."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cohort.case import Case, Structure
+from cohort.records import TrainingCase
+from cohort.volume import check_same_grid, read_image, read_label_map, write_volume
+from segmenters.base import Segmenter, load_checkpoint, read_prediction
+from segmenters.config import NETWORK_NAMES, Augmentation, SegmenterConfig
+from segmenters.evaluation import evaluate_case, summarise
+from segmenters.torch_segmenter import TorchSegmenter
+
+SHAPE = (8, 12, 16)
+# x runs along world y, y along z, z along x backwards, with 0.5, 1 and 3 mm
+AFFINE = np.array([[0, 0, -3.0, 4.0], [0.5, 0, 0, 1.0], [0, 1.0, 0, -9.0], [0, 0, 0, 1.0]])
+STRUCTURES = (Structure(name="bright", label=3), Structure(name="dark", label=200))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_case(folder: Path, name: str, seed: int, annotated: frozenset[str]) -> Case:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    first, second = (int(shift) for shift in rng.integers(0, 3, 2))
+    labels[1:5, first : first + 7, 1:7] = 3
+    labels[2:7, 3 + second : 9 + second, 9:15] = 200
+    image = rng.normal(0, 15, SHAPE) + 150.0 * (labels == 3) - 150.0 * (labels == 200)
+    write_volume(folder / f"{name}.nii.gz", image.astype(np.float32), AFFINE)
+    written = np.where(np.isin(labels, [s.label for s in STRUCTURES if s.name in annotated]), labels, 0)
+    write_volume(folder / f"{name}_labels.nii.gz", written.astype(np.uint8), AFFINE)
+    return Case(
+        case_id=name,
+        patient_id=name,
+        image=folder / f"{name}.nii.gz",
+        reference=folder / f"{name}_labels.nii.gz",
+        annotated=dict.fromkeys(sorted(annotated), 1.0),
+        shape=SHAPE,
+        spacing_mm=(3.0, 1.0, 0.5),
+    )
+
+
+def training_case(case: Case) -> TrainingCase:
+    assert case.reference is not None
+    return TrainingCase(
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        image=case.image,
+        label_map=case.reference,
+        annotated=frozenset(case.annotated),
+    )
+
+
+def make(name: str) -> Segmenter:
+    # canonical (D, H, W) is 12 x 16 x 8 voxels of 1 x 0.5 x 3 mm
+    return TorchSegmenter(
+        SegmenterConfig(
+            network=name,
+            channels=(8, 16),
+            patch=(12, 16, 8),
+            steps=60,
+            batch_size=2,
+            learning_rate=1e-2,
+            augmentation=Augmentation(rotation_degrees=5.0),
+            precision="float32",
+        )
+    )
+
+
+@pytest.fixture(scope="module", params=NETWORK_NAMES)
+def trained(request, tmp_path_factory):
+    """A segmenter that learned from cases of which each annotates only one structure."""
+    folder = tmp_path_factory.mktemp(request.param)
+    names = ("bright", "dark", "bright", "dark")
+    cases = [write_case(folder, f"t{n}", n, frozenset({name})) for n, name in enumerate(names)]
+    segmenter = make(request.param)
+    checkpoints = segmenter.fit(
+        [training_case(case) for case in cases], STRUCTURES, folder / "weights", seed=1, checkpoint_steps=[1]
+    )
+    return segmenter, checkpoints, folder
+
+
+@pytest.fixture
+def unseen(tmp_path):
+    both = frozenset({"bright", "dark"})
+    return [write_case(tmp_path, f"u{seed}", seed, both) for seed in (10, 11)]
+
+
+def test_learns_every_structure_from_partly_annotated_cases(trained, unseen, tmp_path):
+    segmenter, checkpoints, _ = trained
+    predictions = segmenter.predict([c.view() for c in unseen], checkpoints[-1], STRUCTURES, tmp_path / "p")
+
+    results = [
+        result
+        for case, prediction in zip(unseen, predictions, strict=True)
+        for result in evaluate_case(case, prediction.mask, STRUCTURES, tolerance_mm=1.0)
+    ]
+
+    summary = summarise(results, [structure.name for structure in STRUCTURES])
+    assert min(summary.per_structure_dsc.values()) > 0.8
+    assert summary.nsd > 0.8
+
+
+def test_predictions_lie_on_the_grid_of_their_images(trained, unseen, tmp_path):
+    segmenter, checkpoints, _ = trained
+    predictions = segmenter.predict(
+        [c.view() for c in unseen], checkpoints[0], STRUCTURES, tmp_path / "p", uncertainty=["entropy"]
+    )
+
+    assert [prediction.case_id for prediction in predictions] == ["u10", "u11"]
+    for case, prediction in zip(unseen, predictions, strict=True):
+        labels = read_label_map(prediction.mask, frozenset({3, 200}))
+        check_same_grid(read_image(case.image), labels, case.image, prediction.mask)
+        assert prediction.voxels == {s.name: int((labels.array == s.label).sum()) for s in STRUCTURES}
+        assert prediction.checkpoint_sha256 == checkpoints[0].sha256
+        assert set(prediction.uncertainty["entropy"]) == {"bright", "dark"}
+        assert read_prediction(tmp_path / "p" / f"{case.case_id}.json").voxels == prediction.voxels
+
+
+def test_checkpoints_come_in_order_and_can_be_read(trained):
+    _, checkpoints, _ = trained
+
+    assert [checkpoint.step for checkpoint in checkpoints] == [1, 60]
+    assert all(load_checkpoint(checkpoint.path) == checkpoint for checkpoint in checkpoints)
+    assert checkpoints[-1].structures == ("bright", "dark")
+
+
+def test_prediction_does_not_depend_on_the_order_of_cases(trained, unseen, tmp_path):
+    segmenter, checkpoints, _ = trained
+    views = [case.view() for case in unseen]
+
+    forward = segmenter.predict(views, checkpoints[-1], STRUCTURES, tmp_path / "a")
+    backward = segmenter.predict(views[::-1], checkpoints[-1], STRUCTURES, tmp_path / "b")
+
+    moved = [replace(prediction, mask=tmp_path / "a" / prediction.mask.name) for prediction in backward]
+    assert list(forward) == moved[::-1]
+    assert all(
+        first.mask.read_bytes() == second.mask.read_bytes()
+        for first, second in zip(forward, backward[::-1], strict=True)
+    )

@@ -1,0 +1,92 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cohort.budget import CURRENCIES, Budget, Cost
+from cohort.selection import STRATEGIES, Candidate, select
+
+AMOUNTS = st.floats(0.0, 100.0, allow_subnormal=False)
+SCORES = st.one_of(st.just(math.nan), st.floats(-10.0, 10.0), st.sampled_from([0.0, 0.5, 1.0]))
+BUDGETS = st.builds(
+    Budget, currency=st.sampled_from(CURRENCIES), per_round=st.floats(0.01, 500.0, allow_subnormal=False)
+)
+NAMES = st.sampled_from(sorted(STRATEGIES))
+SEEDS = st.integers(0, 2**32)
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> list[Candidate]:
+    ids = draw(st.lists(st.integers(0, 999), unique=True, max_size=25))
+    return [
+        Candidate(
+            case_id=f"c{n}",
+            patient_id=f"c{n}",
+            scores={"liver": draw(SCORES), "spleen": draw(SCORES)},
+            cost=Cost(**{name: draw(AMOUNTS) for name in CURRENCIES}),
+        )
+        for n in ids
+    ]
+
+
+@given(pools(), BUDGETS, NAMES, SEEDS)
+def test_a_selection_is_within_its_budget_and_takes_whatever_fits(
+    pool: list[Candidate], budget: Budget, name: str, seed: int
+) -> None:
+    selection = select(STRATEGIES[name], pool, budget, round=0, seed=seed)
+    cost = {c.case_id: budget.amount(c.cost) for c in pool}
+    assert len(set(selection.selected)) == len(selection.selected)
+    assert set(selection.selected) <= cost.keys()
+    spent = budget.amount(selection.predicted_cost)
+    assert spent <= budget.per_round * (1 + 1e-6)
+    for case_id in cost.keys() - set(selection.selected):
+        assert spent + cost[case_id] > budget.per_round * (1 - 1e-6)
+
+
+@given(pools(), BUDGETS, NAMES, SEEDS, st.randoms(use_true_random=False))
+def test_a_selection_is_stable_under_the_order_of_its_input(
+    pool: list[Candidate], budget: Budget, name: str, seed: int, random: object
+) -> None:
+    shuffled = list(pool)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    expected = select(STRATEGIES[name], pool, budget, round=1, seed=seed)
+    assert select(STRATEGIES[name], shuffled, budget, round=1, seed=seed) == expected
+
+
+@given(pools(), BUDGETS, NAMES, SEEDS)
+def test_ranks_are_complete_and_priorities_fall(
+    pool: list[Candidate], budget: Budget, name: str, seed: int
+) -> None:
+    ranked = select(STRATEGIES[name], pool, budget, round=0, seed=seed).ranked
+    assert sorted(place.case_id for place in ranked) == sorted(c.case_id for c in pool)
+    assert [place.rank for place in ranked] == list(range(len(pool)))
+    priorities = [place.priority for place in ranked]
+    assert priorities == sorted(priorities, reverse=True)
+
+
+@given(pools(), st.integers(1000, 9999), SEEDS)
+def test_one_more_candidate_leaves_a_random_order_as_it_was(
+    pool: list[Candidate], number: int, seed: int
+) -> None:
+    budget = Budget(currency="cases", per_round=1.0)
+    more = [*pool, Candidate(case_id=f"c{number}", patient_id="new", cost=Cost.zero())]
+    before, after = (
+        [place.case_id for place in select(STRATEGIES["random"], p, budget, round=2, seed=seed).ranked]
+        for p in (pool, more)
+    )
+    assert [case_id for case_id in after if case_id != f"c{number}"] == before
+
+
+@given(pools(), BUDGETS, NAMES, SEEDS, st.floats(1.0, 10.0))
+def test_a_larger_budget_never_buys_less_in_total_when_cases_cost_the_same(
+    pool: list[Candidate], budget: Budget, name: str, seed: int, factor: float
+) -> None:
+    same = [
+        Candidate(case_id=c.case_id, patient_id=c.patient_id, scores=c.scores, cost=Cost(cases=1.0))
+        for c in pool
+    ]
+    small = Budget(currency="cases", per_round=budget.per_round)
+    large = Budget(currency="cases", per_round=budget.per_round * factor)
+    fewer = select(STRATEGIES[name], same, small, round=0, seed=seed).selected
+    more = select(STRATEGIES[name], same, large, round=0, seed=seed).selected
+    assert more[: len(fewer)] == fewer

@@ -1,0 +1,188 @@
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohort.annotation import Annotation, Request, check_annotation
+from cohort.budget import Cost
+from cohort.case import CaseView, Structure
+from cohort.errors import AnnotationError, DataError
+from cohort.volume import Grid, read_grid, write_volume
+
+Structures = tuple[Structure, ...]
+Make = Callable[[int], np.ndarray]
+BOTH = Request(case_id="scan_1", structures=("liver", "spleen"))
+
+
+@pytest.fixture
+def grid(case_view: CaseView) -> Grid:
+    return read_grid(case_view.image)
+
+
+@pytest.fixture
+def returned(tmp_path: Path) -> Path:
+    return tmp_path / "returned.nii.gz"
+
+
+def test_a_good_annotation_is_let_in(
+    case_view: CaseView,
+    grid: Grid,
+    returned: Path,
+    structures: Structures,
+    affine: np.ndarray,
+    make_label_map: Make,
+) -> None:
+    write_volume(returned, make_label_map(0), affine)
+    checked = check_annotation(returned, case_view, grid, BOTH, structures)
+    np.testing.assert_array_equal(checked.label_map.array, make_label_map(0))
+    assert checked.sha256 == hashlib.sha256(returned.read_bytes()).hexdigest()
+    assert checked.voxels == {"liver": 3 * 5 * 6, "spleen": 3 * 3 * 10}
+    assert checked.absent == ()
+
+
+def test_a_requested_structure_may_be_absent(
+    case_view: CaseView,
+    grid: Grid,
+    returned: Path,
+    structures: Structures,
+    affine: np.ndarray,
+    make_label_map: Make,
+) -> None:
+    labels = make_label_map(0)
+    labels[labels == 2] = 0
+    write_volume(returned, labels, affine)
+    checked = check_annotation(returned, case_view, grid, BOTH, structures)
+    assert checked.absent == ("spleen",)
+
+
+def test_a_declared_structure_that_was_not_requested_is_let_through(
+    case_view: CaseView,
+    grid: Grid,
+    returned: Path,
+    structures: Structures,
+    affine: np.ndarray,
+    make_label_map: Make,
+) -> None:
+    write_volume(returned, make_label_map(0), affine)
+    request = Request(case_id="scan_1", structures=("liver",))
+    assert check_annotation(returned, case_view, grid, request, structures).voxels == {"liver": 90}
+
+
+def test_a_missing_file(case_view: CaseView, grid: Grid, returned: Path, structures: Structures) -> None:
+    with pytest.raises(
+        AnnotationError, match=r"of case scan_1 cannot be used: .*returned\.nii\.gz cannot be"
+    ):
+        check_annotation(returned, case_view, grid, BOTH, structures)
+
+
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_a_file_that_is_not_whole(
+    case_view: CaseView,
+    grid: Grid,
+    returned: Path,
+    structures: Structures,
+    affine: np.ndarray,
+    make_label_map: Make,
+    kept: int,
+) -> None:
+    write_volume(returned, make_label_map(0), affine)
+    returned.write_bytes(returned.read_bytes()[:kept])
+    with pytest.raises(AnnotationError, match=r"of case scan_1 cannot be used: .*may be truncated"):
+        check_annotation(returned, case_view, grid, BOTH, structures)
+
+
+def test_a_label_that_is_not_declared(
+    case_view: CaseView,
+    grid: Grid,
+    returned: Path,
+    structures: Structures,
+    affine: np.ndarray,
+    make_label_map: Make,
+) -> None:
+    labels = make_label_map(0)
+    labels[7, 11, 15] = 4
+    write_volume(returned, labels, affine)
+    with pytest.raises(AnnotationError, match=r"holds the labels 4, .*The labels are: 1 liver, 2 spleen"):
+        check_annotation(returned, case_view, grid, BOTH, structures)
+
+
+@pytest.mark.parametrize("wrong", ["shape", "affine"])
+def test_another_grid(
+    case_view: CaseView,
+    grid: Grid,
+    returned: Path,
+    structures: Structures,
+    affine: np.ndarray,
+    make_label_map: Make,
+    wrong: str,
+) -> None:
+    labels = make_label_map(0)
+    if wrong == "shape":
+        write_volume(returned, np.swapaxes(labels, 0, 2), affine)
+    else:
+        write_volume(returned, labels, np.eye(4))
+    with pytest.raises(AnnotationError, match=f"case scan_1 does not fit its scan.*{wrong}"):
+        check_annotation(returned, case_view, grid, BOTH, structures)
+
+
+def test_a_file_that_is_still_being_written(
+    case_view: CaseView,
+    grid: Grid,
+    returned: Path,
+    structures: Structures,
+    affine: np.ndarray,
+    make_label_map: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import cohort.annotation
+
+    write_volume(returned, make_label_map(0), affine)
+    read = cohort.annotation.read_label_map
+
+    def read_while_saved_again(path: Path, labels: frozenset[int]) -> object:
+        volume = read(path, labels)
+        write_volume(returned, make_label_map(1), affine)
+        return volume
+
+    monkeypatch.setattr(cohort.annotation, "read_label_map", read_while_saved_again)
+    with pytest.raises(AnnotationError, match="changed while it was read"):
+        check_annotation(returned, case_view, grid, BOTH, structures)
+
+
+def test_a_request_that_does_not_fit(
+    case_view: CaseView, grid: Grid, returned: Path, structures: Structures
+) -> None:
+    other = dataclasses.replace(case_view, case_id="scan_2")
+    with pytest.raises(AnnotationError, match="Case scan_2 came back for a request of case scan_1"):
+        check_annotation(returned, other, grid, BOTH, structures)
+    request = Request(case_id="scan_1", structures=("aorta",))
+    with pytest.raises(AnnotationError, match="names 'aorta', which the data set does not declare"):
+        check_annotation(returned, case_view, grid, request, structures)
+
+
+def test_a_request_names_structures_once() -> None:
+    with pytest.raises(AnnotationError, match="names no structure"):
+        Request(case_id="a", structures=())
+    with pytest.raises(AnnotationError, match="names a structure twice"):
+        Request(case_id="a", structures=("liver", "liver"))
+    with pytest.raises(DataError, match="cannot be used as a file name"):
+        Request(case_id="a/b", structures=("liver",))
+
+
+def test_an_annotation_is_checked_and_hashes() -> None:
+    annotation = Annotation(
+        case_id="a",
+        structures={"liver": 1.0},
+        path=Path("a.nii.gz"),
+        sha256="0" * 64,
+        annotator="oracle",
+        cost=Cost(cases=1.0),
+    )
+    assert len({annotation, annotation}) == 1
+    with pytest.raises(AnnotationError, match=r"took -1.0 minutes"):
+        dataclasses.replace(annotation, minutes=-1.0)
+    with pytest.raises(AnnotationError, match=r"has 1.5 of 'liver'; expected 0 to 1"):
+        dataclasses.replace(annotation, structures={"liver": 1.5})

@@ -1,0 +1,89 @@
+import math
+
+import pytest
+import torch
+
+from segmenters.losses import dice_cross_entropy, merge_unannotated
+
+# two voxels: probabilities of background, first and second structure
+PROB = torch.tensor([[0.5, 0.6], [0.3, 0.1], [0.2, 0.3]]).reshape(1, 3, 1, 1, 2)
+TARGET = torch.tensor([1, 0]).reshape(1, 1, 1, 2)
+
+
+def test_fully_annotated_equals_the_plain_loss():
+    terms = dice_cross_entropy(PROB.log(), TARGET, torch.tensor([[True, True, True]]))
+
+    assert float(terms.cross_entropy) == pytest.approx(-(math.log(0.3) + math.log(0.6)) / 2)
+    # first: 1 - (2 * 0.3 + 1) / (0.4 + 1 + 1); second: 1 - 1 / (0.5 + 0 + 1)
+    assert float(terms.dice) == pytest.approx((1 / 3 + 1 / 3) / 2)
+
+
+def test_unannotated_structure_counts_as_background_or_unknown():
+    terms = dice_cross_entropy(PROB.log(), TARGET, torch.tensor([[True, True, False]]))
+
+    # background-or-unknown has 0.7 and 0.9
+    assert float(terms.cross_entropy) == pytest.approx(-(math.log(0.3) + math.log(0.9)) / 2)
+    assert float(terms.dice) == pytest.approx(1 / 3)
+
+
+def test_annotated_structure_never_becomes_background():
+    log_prob = merge_unannotated(PROB.log(), torch.tensor([[True, False, True]]))
+
+    merged = log_prob.exp().reshape(3, 2)
+    torch.testing.assert_close(merged, torch.tensor([[0.8, 0.7], [0.0, 0.0], [0.2, 0.3]]))
+
+
+def test_samples_of_a_batch_keep_their_own_annotation():
+    logits = PROB.log().repeat(2, 1, 1, 1, 1)
+    targets = torch.cat([TARGET, torch.tensor([2, 0]).reshape(1, 1, 1, 2)])
+    known = torch.tensor([[True, True, False], [True, False, True]])
+
+    terms = dice_cross_entropy(logits, targets, known)
+
+    expected = -(math.log(0.3) + math.log(0.9) + math.log(0.2) + math.log(0.7)) / 4
+    assert float(terms.cross_entropy) == pytest.approx(expected)
+    # each structure only in the sample that annotates it: 1 - 1.6 / 2.4 and 1 - (0.4 + 1) / (0.5 + 1 + 1)
+    assert float(terms.dice) == pytest.approx((1 / 3 + (1 - 1.4 / 2.5)) / 2)
+
+
+def test_moving_mass_between_background_and_unannotated_costs_nothing():
+    prob = PROB.clone()
+    logits = prob.log().requires_grad_()
+    terms = dice_cross_entropy(logits, TARGET, torch.tensor([[True, True, False]]))
+
+    (gradient,) = torch.autograd.grad(terms.dice + terms.cross_entropy, logits)
+
+    # d logit = d p / p along p(background) + e, p(second) - e
+    along = gradient[:, 0] / prob[:, 0] - gradient[:, 2] / prob[:, 2]
+    torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-6, rtol=0)
+    assert float(gradient[:, 1].abs().min()) > 0.01
+
+
+def test_moving_mass_between_annotated_structures_costs():
+    logits = PROB.log().requires_grad_()
+    terms = dice_cross_entropy(logits, TARGET, torch.tensor([[True, True, True]]))
+
+    (gradient,) = torch.autograd.grad(terms.dice + terms.cross_entropy, logits)
+
+    along = gradient[:, 0] / PROB[:, 0] - gradient[:, 2] / PROB[:, 2]
+    assert float(along.abs().min()) > 0.01
+
+
+def test_perfect_prediction_costs_nothing_and_nothing_annotated_has_no_dice():
+    perfect = torch.nn.functional.one_hot(TARGET, 3).permute(0, 4, 1, 2, 3).float() * 60
+
+    terms = dice_cross_entropy(perfect, TARGET, torch.tensor([[True, True, True]]))
+    nothing = dice_cross_entropy(perfect, TARGET * 0, torch.tensor([[True, False, False]]))
+
+    assert float(terms.dice + terms.cross_entropy) == pytest.approx(0.0, abs=1e-6)
+    assert float(nothing.dice) == 0.0
+    assert float(nothing.cross_entropy) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_extreme_logits_stay_finite():
+    logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4], [0.0, 0.0]]).reshape(1, 3, 1, 1, 2).requires_grad_()
+    terms = dice_cross_entropy(logits, TARGET, torch.tensor([[True, False, True]]))
+
+    (gradient,) = torch.autograd.grad(terms.dice, logits)
+
+    assert torch.isfinite(gradient).all()
