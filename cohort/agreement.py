@@ -17,7 +17,7 @@ def agreement(raw: Values, predicted_dsc: Values, dsc: Values) -> dict[str, floa
 
     Returns:
         "pearson" and "spearman" of `raw` with `dsc`, None with fewer than 3 values or without spread;
-        "mae" and "bias" (predicted minus measured) over the values that are calibrated, None if there is none.
+        "mae" and "bias" (predicted minus measured) over the calibrated values, None if there is none.
 
     >>> found = agreement(np.array([0.1, 0.2, 0.4]), np.array([0.5, 0.6, 0.9]), np.array([0.6, 0.7, 0.8]))
     >>> round(found["spearman"], 3), round(found["mae"], 3)

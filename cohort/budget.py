@@ -1,8 +1,8 @@
 """What an annotation costs: cases, structures, slices, foreground voxels, minutes."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,13 +42,19 @@ class Cost:
                 raise ConfigError(f"A cost of {amount} {currency} makes no sense; expected 0 or more")
 
     def __add__(self, other: "Cost") -> "Cost":
-        mine, theirs = astuple(self), astuple(other)
-        return Cost(**{name: a + b for name, a, b in zip(CURRENCIES, mine, theirs, strict=True)})
+        theirs = other.as_dict()
+        return Cost(**{name: amount + theirs[name] for name, amount in self.as_dict().items()})
 
     @classmethod
     def zero(cls) -> "Cost":
         """The cost of nothing."""
         return cls()
+
+    @classmethod
+    def total(cls, costs: Iterable["Cost"]) -> "Cost":
+        """Sum of many costs, rounded once, so that their order does not matter."""
+        amounts = [cost.as_dict() for cost in costs]
+        return cls(**{name: math.fsum(amount[name] for amount in amounts) for name in CURRENCIES})
 
     def as_dict(self) -> dict[str, float]:
         """Currency -> amount."""
@@ -155,7 +161,7 @@ class Budget:
 
     def amount(self, cost: Cost) -> float:
         """What a cost is in the currency of the budget."""
-        return cost.as_dict()[self.currency]
+        return float(getattr(cost, self.currency))
 
     def affords(self, cost: Cost, *, spent: Cost | None = None) -> bool:
         """Whether a round that has spent `spent` (default: nothing) can pay `cost` too."""

@@ -8,9 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from uuid import UUID
 
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.states import Crashed
 
 from cohort.annotation import Annotation, Request, check_annotation
 from cohort.budget import Budget, Cost, CostModel, annotation_cost
@@ -36,46 +40,30 @@ from segmenters.evaluation import summarise
 FIGURES = "figures"
 
 
-def run(config: ActiveLearningConfig, display: Display) -> Campaign:
-    """Run a campaign to its end, or to where it waits for people.
-
-    Raises:
-        SentinelLoopError: for every mistake that a user can mend, before any training where possible.
-    """
-    with campaigns.locked(config.folder):
-        campaigns.check_config(config)
-        cohort, fingerprints = _sound_cohort(config, display)
-        campaign = campaigns.create_or_open(config)
-        killed = campaigns.end_orphans(config.folder)
-        loop = Loop(
-            config=config,
-            campaign=campaign,
-            cohort=cohort,
-            fingerprints=fingerprints,
-            display=display,
-            tracker=Tracker(campaign=campaign),
-        )
-        _active_learning.with_options(flow_run_name=campaign.name)(loop, killed)
-    return campaign
-
-
 @flow(name="active-learning", validate_parameters=False, persist_result=False)
-def _active_learning(loop: "Loop", killed_flow_run: str | None) -> None:
+def active_learning(loop: "Loop", killed_flow_run: str | None) -> None:
+    """The flow: every round of the campaign that is not in the ledger yet.
+
+    Args:
+        loop: the campaign, opened and locked for this process.
+        killed_flow_run: id of a flow run of this campaign whose process was killed, None if there is none.
+    """
     campaigns.record_process(loop.campaign.folder, str(flow_run.id))
     if killed_flow_run:
-        campaigns.mark_crashed(killed_flow_run)
+        _mark_crashed(killed_flow_run)
     loop.run()
-    (loop.campaign.folder / campaigns.PROCESS).unlink(missing_ok=True)
+    campaigns.forget_process(loop.campaign.folder)
 
 
-def _sound_cohort(config: ActiveLearningConfig, display: Display) -> tuple[data.Cohort, dict[str, str]]:
-    if config.data.layout == "phantom":
-        with display.step("generate scans") as report:
-            data.generate_phantom(config, lambda done, total: report(done, total, {}))
-    cohort = data.load_cohort(config)
-    with display.step("check every scan") as report:
-        data.validate_cohort(config, cohort, lambda done, total: report(done, total, {}))
-    return cohort, dict(data.fingerprints(cohort.dataset.cases))
+def _mark_crashed(flow_run_id: str) -> None:
+    """Tell Prefect that a flow run was killed, where it still believes that it runs."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.set_flow_run_state(
+                UUID(flow_run_id), Crashed(message="the process was killed"), force=True
+            )
+        except ObjectNotFound:
+            return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +176,7 @@ class Loop:
         held_out = [self.cohort.dataset.by_id[case_id] for case_id in self.cohort.held_out]
         results = stages.evaluate(stages.segment("held-out", held_out, checkpoint), held_out)
         summary = summarise(results, structures)
-        cost = sum((annotation.cost for annotation in stages.annotations), start=Cost.zero())
+        cost = Cost.total(annotation.cost for annotation in stages.annotations)
         self.campaign.append(
             "result",
             round=stages.number,

@@ -11,13 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import yaml
 from filelock import FileLock, Timeout
-from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed
 
 from cohort.annotation import Annotation
 from cohort.budget import Cost
@@ -146,7 +142,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         CampaignError: if another process holds it.
     """
-    existed = folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
@@ -159,8 +155,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        if not existed and not (folder / CONFIG).exists():
-            _remove_empty(folder)
+        _remove_empty(created)
 
 
 def is_locked(folder: Path) -> bool:
@@ -210,15 +205,9 @@ def record_process(folder: Path, flow_run_id: str) -> None:
     write_json(folder / PROCESS, {"pid": os.getpid(), "servers": servers, "flow_run_id": flow_run_id})
 
 
-def mark_crashed(flow_run_id: str) -> None:
-    """Tell Prefect that a flow run was killed, where it still believes that it runs."""
-    with get_client(sync_client=True) as client:
-        try:
-            client.set_flow_run_state(
-                UUID(flow_run_id), Crashed(message="the process was killed"), force=True
-            )
-        except ObjectNotFound:
-            return
+def forget_process(folder: Path) -> None:
+    """The flow has ended by itself: nothing is left behind."""
+    (folder / PROCESS).unlink(missing_ok=True)
 
 
 def _children() -> Sequence[int]:
@@ -240,7 +229,10 @@ def _command_line(pid: int) -> str:
         return ""
 
 
-def _remove_empty(folder: Path) -> None:
-    (folder / LOCK).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
+def _remove_empty(created: Sequence[Path]) -> None:
+    """Leave no trace of a campaign that was refused before it began."""
+    for folder in created:
+        if any(path.name != LOCK for path in folder.iterdir()):
+            return
+        (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()

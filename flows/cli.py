@@ -50,16 +50,12 @@ def active_learning(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Run an active-learning campaign; started again, it goes on where it was."""
-    from flows import environment
     from flows.config import load_config
-
-    loaded = load_config(config, settings or ())
-    environment.prepare(loaded.campaigns_root)
-    from flows.active_learning import run
+    from flows.launch import launch
     from flows.progress import Display
     from flows.status import status, table
 
-    campaign = run(loaded, Display(console=_err, quiet=quiet))
+    campaign = launch(load_config(config, settings or ()), Display(console=_err, quiet=quiet))
     found = status(campaign)
     _out.print(table(found))
     if found["waits_for"]:

@@ -26,6 +26,7 @@ from cohort.errors import ConfigError, DataError
 from cohort.selection.registry import resolve
 from segmenters.config import SegmenterConfig
 from sentinel.config import SentinelConfig
+from sentinel.estimators.registry import estimator_entry
 
 for _settings in (SegmenterConfig, SentinelConfig):
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
@@ -169,7 +170,7 @@ class ActiveLearningConfig(Model):
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
         _, estimator = resolve(self.strategy, self.estimator)
-        if estimator == "sentinel" and self.start.cases < 2:
+        if estimator and estimator_entry(estimator).needs_sentinel and self.start.cases < 2:
             raise ValueError(
                 "start.cases is 1, but the sentinel learns from cross-fitted masks, which take at least 2"
             )

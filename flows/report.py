@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from cohort.annotation import Annotation
 from cohort.case import Case, Structure
@@ -104,9 +105,10 @@ def overlays(path: Path, rows: Mapping[str, Sequence[Panel]], heading: str) -> N
     if not filled:
         return
     columns = max(len(panels) for panels in filled.values())
+    row_height = 2.5 * max(_height_to_width(panel.case) for panels in filled.values() for panel in panels)
+    size = (2.7 * columns + 0.6, (row_height + 0.45) * len(filled) + 0.7)
     figure = Figure(
-        figsize=(2.9 * columns + 0.4, 3.25 * len(filled) + 0.9),
-        layout=ConstrainedLayoutEngine(rect=(0.02, 0.04, 0.98, 0.96)),
+        figsize=size, layout=ConstrainedLayoutEngine(rect=(0.0, 0.3 / size[1], 1.0, 1.0 - 0.35 / size[1]))
     )
     grid = figure.subplots(len(filled), columns, squeeze=False)
     for axes_row, (name, panels) in zip(grid, filled.items(), strict=True):
@@ -125,8 +127,11 @@ def overlays(path: Path, rows: Mapping[str, Sequence[Panel]], heading: str) -> N
             fontsize=10,
         )
     figure.suptitle(heading, fontsize=11)
-    figure.text(0.01, 0.008, "predicted mask", color=PREDICTED, fontsize=9, weight="bold")
-    figure.text(0.17, 0.008, "annotation", color=REFERENCE, fontsize=9, weight="bold")
+    keys = [
+        Line2D([], [], color=PREDICTED, label="predicted"),
+        Line2D([], [], color=REFERENCE, label="annotated"),
+    ]
+    figure.legend(handles=keys, loc="lower left", ncols=2, fontsize=9, frameon=False)
     _save(figure, path)
 
 
@@ -211,6 +216,12 @@ def _draw(axes: Any, panel: Panel) -> None:
                 _radiological(found[position]).astype(float), levels=[0.5], colors=colour, linewidths=1.3
             )
     axes.set_title(panel.title, fontsize=8)
+
+
+def _height_to_width(case: Case) -> float:
+    """Of an axial slice of the scan, in millimetres."""
+    (_, height, width), (_, height_mm, width_mm) = case.shape, case.spacing_mm
+    return (height * height_mm) / (width * width_mm)
 
 
 def _slice_to_show(mask: Array, reference: Array | None) -> int:

@@ -19,8 +19,8 @@ from segmenters.checkpoints import load_checkpoint
 from segmenters.evaluation import StructureResult
 from segmenters.predictions import read_prediction
 from segmenters.torch_segmenter import TorchSegmenter
-from sentinel import Sentinel
-from sentinel.estimators import EntropyEstimator, QualityEstimator, SentinelEstimator
+from sentinel.estimators.registry import build_estimator, estimator_entry
+from sentinel.scoring import Sentinel
 
 CHUNK = 50
 """Cases in one Prefect task of segmentation."""
@@ -149,7 +149,8 @@ class RoundStages:
         name = self.config.estimator_name
         if name is None or not cases:
             return ()
-        weights = self.train_sentinel(self.cross_fit()) if name == "sentinel" else None
+        trains = estimator_entry(name).needs_sentinel
+        weights = self.train_sentinel(self.cross_fit()) if trains else None
         inputs = {
             "estimator": name,
             "weights": file_sha256(weights) if weights else None,
@@ -159,9 +160,7 @@ class RoundStages:
         }
 
         def make(folder: Path) -> None:
-            estimator: QualityEstimator = (
-                SentinelEstimator(Sentinel.load(weights)) if weights else EntropyEstimator()
-            )
+            estimator = build_estimator(name, Sentinel.load(weights) if weights else None)
             views = [case.view() for case in cases]
             with self._step("score the pool") as report:
                 scores = tasks.score(estimator, views, predictions, self.structures, report=report)
@@ -170,7 +169,8 @@ class RoundStages:
         return rounds.read_scores(run_stage(self.folder, "score", inputs, make) / rounds.SCORES)
 
     def _estimator_needs(self) -> tuple[str, ...]:
-        return ("entropy",) if self.config.estimator_name == "entropy" else ()
+        name = self.config.estimator_name
+        return tuple(sorted(estimator_entry(name).needs)) if name else ()
 
     def _grade(self, name: str, left_out: Sequence[str], checkpoint: Checkpoint) -> tuple[GradedMask, ...]:
         by_id = self.cohort.dataset.by_id

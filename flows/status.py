@@ -42,24 +42,27 @@ def status(campaign: Campaign) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> Table:
     """The rounds of a campaign, for a terminal."""
     shown = Table(title=f"{found['campaign']}: {found['state']}", title_justify="left", header_style="bold")
-    for name in ("round", "cases", "structures", "slices", "minutes", "DSC", "NSD"):
-        shown.add_column(name, justify="right")
-    shown.add_column("selected for the next round", overflow="fold")
-    shown.add_column("estimator", overflow="fold")
+    for name in ("round", "labelled", "minutes", "DSC", "NSD"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("selected")
+    shown.add_column("estimator")
     for row in found["rounds"]:
-        budget = row["budget"]
         shown.add_row(
             str(row["round"]),
             str(row["labelled_cases"]),
-            f"{budget['structures']:.0f}",
-            f"{budget['slices']:.0f}",
-            f"{budget['minutes']:.0f}",
+            f"{row['budget']['minutes']:.0f}",
             _number(row["dsc"]),
             _number(row["nsd"]),
-            ", ".join(row["selected"]) or "-",
+            _first(row["selected"]),
             _trial(row["estimator"]),
         )
     return shown
+
+
+def _first(case_ids: list[str], number: int = 2) -> str:
+    """The first ids, and how many more."""
+    more = len(case_ids) - number
+    return ", ".join(case_ids[:number]) + (f" and {more} more" if more > 0 else "") or "-"
 
 
 def _waits_for(campaign: Campaign) -> str:

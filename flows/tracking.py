@@ -137,6 +137,7 @@ class Tracker:
         return run
 
     def _round_metrics(self) -> Iterator[Metric]:
+        """Metrics over rounds. The charts sort sections by prefix: the mean DSC comes first."""
         for result in self.campaign.events("result"):
             found = result.payload
             yield from _metrics(
@@ -145,9 +146,11 @@ class Tracker:
                     "dsc": found["dsc"],
                     "nsd": found["nsd"],
                     "labelled_cases": found["labelled_cases"],
-                    **{f"budget/{name}": value for name, value in found["budget"].items()},
-                    **{f"dsc_of/{name}": value for name, value in found["dsc_per_structure"].items()},
-                    **{f"nsd_of/{name}": value for name, value in found["nsd_per_structure"].items()},
+                    "DSC/mean": found["dsc"],
+                    "NSD/mean": found["nsd"],
+                    **{f"DSC/{name}": value for name, value in found["dsc_per_structure"].items()},
+                    **{f"NSD/{name}": value for name, value in found["nsd_per_structure"].items()},
+                    **{f"used_budget/{name}": value for name, value in found["budget"].items()},
                 },
             )
         for trial in self.campaign.events("trial"):
@@ -227,7 +230,7 @@ def _note(campaign: Campaign, start: Entry) -> str:
         f"**{values['strategy']}** on {start.payload['dataset']}, seed {values['seed']}: starts with "
         f"{len(start.payload['start'])} labelled cases, spends {budget['per_round']:g} {budget['currency']} "
         f"a round for {values['rounds']} rounds, chooses among {pool} cases and measures on {held_out} "
-        f"held-out cases. `step` is the round; `budget/*` is what all annotations up to it have cost.\n\n"
+        f"held-out cases. `step` is the round; `used_budget/*` is what the annotations until then cost.\n\n"
         f"Folder: `{campaign.name}`, code {start.payload['code_version']}, data "
         f"`{start.payload['dataset_sha256'][:12]}`, config `{start.payload['config_sha256'][:12]}`."
     )
@@ -261,8 +264,8 @@ def _log_metrics(client: MlflowClient, run_id: str, metrics: list[Metric]) -> No
 def _metric_name(name: str) -> str:
     """MLflow allows letters, digits, `_ - . / ` and spaces.
 
-    >>> _metric_name("dsc_of/Kidney (L)")
-    'dsc_of/Kidney _L_'
+    >>> _metric_name("DSC/Kidney (L)")
+    'DSC/Kidney _L_'
     """
     return re.sub(r"[^\w\-./ ]", "_", name)
 

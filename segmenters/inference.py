@@ -1,5 +1,7 @@
 """From an image to a label map on its own grid, window by window."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import cast
@@ -9,14 +11,15 @@ import torch
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from cohort.case import Shape
 from cohort.volume import Volume, from_canonical, to_canonical
-from segmenters.checkpoints import Recipe
 from segmenters.config import SegmenterConfig
 from segmenters.precision import autocast
-from segmenters.preprocessing import padding_value, prepare_image
+from segmenters.preprocessing import padding_value
 from segmenters.resampling import resample_linear
+from segmenters.uncertainty import Variation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +45,55 @@ class Windows:
 
 @torch.inference_mode()
 def predict_probabilities(
-    network: nn.Module, image: Volume, recipe: Recipe, windows: Windows, device: torch.device
+    network: nn.Module, prepared: Tensor, config: SegmenterConfig, windows: Windows, variation: Variation
 ) -> Tensor:
-    """Probabilities (C, D, H, W) on the network's grid (canonical orientation, the recipe's spacing)."""
-    prepared = prepare_image(image, recipe.spacing_mm, recipe.config)[None, None].to(device)
+    """Class probabilities of a prepared image.
+
+    Args:
+        network: in evaluation mode.
+        prepared: (D, H, W), what `prepare_image` gives, on the network's device.
+        config: that the network was trained with.
+        windows: how to walk through the volume.
+        variation: of the pass; `Variation()` is the plain one.
+
+    Returns:
+        (C, D, H, W) float32 on the CPU, on the grid of `prepared`.
+    """
+    if variation.noise:
+        noise = torch.randn(prepared.shape, generator=torch.Generator().manual_seed(variation.seed))
+        prepared = prepared + variation.noise * noise.to(prepared)
+    with _dropout(network, variation):
+        return _mirrored_mean(network, prepared[None, None], config, windows)
+
+
+def _mirrored_mean(network: nn.Module, prepared: Tensor, config: SegmenterConfig, windows: Windows) -> Tensor:
     axes = [axis for axis, mirrored in enumerate(windows.mirror, start=2) if mirrored]
     total: Tensor | None = None
     for choice in product((False, True), repeat=len(axes)):
         turned = [axis for axis, used in zip(axes, choice, strict=True) if used]
-        logits = _logits(network, prepared.flip(turned) if turned else prepared, recipe.config, windows)
+        logits = _logits(network, prepared.flip(turned) if turned else prepared, config, windows)
         prob = torch.softmax(logits.flip(turned) if turned else logits, dim=1)[0]
         total = prob if total is None else total + prob
     mean = cast(Tensor, total) / 2 ** len(axes)
     return cast(Tensor, mean.cpu())
+
+
+@contextmanager
+def _dropout(network: nn.Module, variation: Variation) -> Iterator[None]:
+    """Dropout on for a block, its draws seeded; the rest of the network stays in evaluation mode."""
+    if not variation.dropout:
+        yield
+        return
+    layers = [layer for layer in network.modules() if isinstance(layer, _DropoutNd)]
+    try:
+        for layer in layers:
+            layer.train()
+        with torch.random.fork_rng():
+            torch.manual_seed(variation.seed)
+            yield
+    finally:
+        for layer in layers:
+            layer.eval()
 
 
 def labels_on_image(prob: Tensor, image: Volume, labels: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -17,33 +17,30 @@ class LossTerms:
     cross_entropy: Tensor
 
 
-def merge_unannotated(logits: Tensor, known: Tensor) -> Tensor:
-    """Log-probabilities in which an unannotated structure counts as background-or-unknown.
+def annotated_log_prob(log_prob: Tensor, channels: Tensor, known: Tensor) -> Tensor:
+    """Log-probability of what the annotation says of each voxel.
 
-    The probability of the background channel becomes p(background) + sum of p(unannotated); that of an
-    unannotated structure becomes 0 (a very negative logarithm). So no gradient tells an unannotated
-    structure from background.
+    Where it names a structure, that is the structure's own. Elsewhere the voxel is background or one of
+    the structures that were not annotated: p(background) + sum of p(unannotated). So nothing tells an
+    unannotated structure from background, and an annotated one never counts as background.
 
     Args:
-        logits: (B, C, D, H, W), background first.
+        log_prob: (B, C, D, H, W) natural logarithms, background first.
+        channels: (B, D, H, W) int64 in [0, C), 0 is background-or-unknown.
         known: (B, C) bool, whether the sample's annotation answers for a channel; background is True.
 
     Returns:
-        (B, C, D, H, W) natural logarithms; their exponentials sum to 1 over C.
+        (B, D, H, W) natural logarithms.
 
     Source:
         Shi et al., "Marginal loss and exclusion loss for partially supervised multi-organ segmentation",
         Medical Image Analysis 70 (2021), eq. 3.
     """
+    named = log_prob.gather(1, channels[:, None])[:, 0]
     if bool(known.all()):
-        return functional.log_softmax(logits, dim=1)
-    unknown = ~known[:, :, None, None, None]
-    never = torch.finfo(logits.dtype).min / 4
-    merged = unknown.clone()
-    merged[:, 0] = True
-    background = logits.masked_fill(~merged, never).logsumexp(dim=1, keepdim=True)
-    others = logits[:, 1:].masked_fill(unknown[:, 1:], never)
-    return functional.log_softmax(torch.cat([background, others], dim=1), dim=1)
+        return named
+    unnamed = torch.stack([_background_or_unknown(*sample) for sample in zip(log_prob, known, strict=True)])
+    return torch.where(channels == 0, unnamed, named)
 
 
 def dice_cross_entropy(logits: Tensor, channels: Tensor, known: Tensor) -> LossTerms:
@@ -61,20 +58,26 @@ def dice_cross_entropy(logits: Tensor, channels: Tensor, known: Tensor) -> LossT
     Returns:
         Dice loss in [0, 1] and cross-entropy in nats per voxel.
     """
-    log_prob = merge_unannotated(logits, known)
-    cross_entropy = functional.nll_loss(log_prob, channels)
-    return LossTerms(dice=_dice(log_prob.exp(), channels, known), cross_entropy=cross_entropy)
+    log_prob = functional.log_softmax(logits, dim=1)
+    return LossTerms(
+        dice=_dice(log_prob.exp(), channels, known),
+        cross_entropy=-annotated_log_prob(log_prob, channels, known).mean(),
+    )
+
+
+def _background_or_unknown(log_prob: Tensor, known: Tensor) -> Tensor:
+    if bool(known.all()):
+        return log_prob[0]
+    hidden = torch.cat([known.new_ones(1), ~known[1:]])
+    return log_prob[hidden].logsumexp(dim=0)
 
 
 def _dice(prob: Tensor, channels: Tensor, known: Tensor) -> Tensor:
+    reference = torch.zeros_like(prob).scatter_(1, channels[:, None], 1.0)
     counted = known.to(prob.dtype)
-    losses, weights = [], []
-    for channel in range(1, prob.shape[1]):
-        reference = (channels == channel).to(prob.dtype)
-        axes = (1, 2, 3)
-        overlap = (prob[:, channel] * reference).sum(axes) * counted[:, channel]
-        total = (prob[:, channel].sum(axes) + reference.sum(axes)) * counted[:, channel]
-        losses.append(1.0 - (2.0 * overlap.sum() + _SMOOTH) / (total.sum() + _SMOOTH))
-        weights.append(counted[:, channel].amax())
-    weight = torch.stack(weights)
-    return (torch.stack(losses) * weight).sum() / weight.sum().clamp(min=1.0)
+    axes = (2, 3, 4)
+    overlap = ((prob * reference).sum(axes) * counted).sum(0)[1:]
+    total = ((prob.sum(axes) + reference.sum(axes)) * counted).sum(0)[1:]
+    losses = 1.0 - (2.0 * overlap + _SMOOTH) / (total + _SMOOTH)
+    annotated = counted.amax(0)[1:]
+    return (losses * annotated).sum() / annotated.sum().clamp(min=1.0)

@@ -18,9 +18,14 @@ from segmenters.denormals import denormals
 from segmenters.inference import Windows, labels_on_image, predict_probabilities
 from segmenters.networks import to_device
 from segmenters.predictions import find_prediction, write_prediction
-from segmenters.preprocessing import median_spacing_mm, prepare_training_case, trained_structures
+from segmenters.preprocessing import (
+    median_spacing_mm,
+    prepare_image,
+    prepare_training_case,
+    trained_structures,
+)
 from segmenters.training import train
-from segmenters.uncertainty import check_measures, measure
+from segmenters.uncertainty import Passes, Variation, check_measures, measure
 
 
 class TorchSegmenter:
@@ -149,7 +154,14 @@ class _Predictor:
 
     def __call__(self, case: CaseView) -> Prediction:
         image = read_image(case.image)
-        prob = predict_probabilities(self._network, image, self._recipe, self._windows, self._device)
+        prepared = prepare_image(image, self._recipe.spacing_mm, self._recipe.config).to(self._device)
+
+        def again(variation: Variation) -> Tensor:
+            return predict_probabilities(
+                self._network, prepared, self._recipe.config, self._windows, variation
+            )
+
+        prob = again(Variation())
         names = [structure.name for structure in self._structures]
         return write_prediction(
             self._out,
@@ -158,7 +170,7 @@ class _Predictor:
             image.affine,
             self._structures,
             self._sha256,
-            measure(prob, self._uncertainty, self._recipe.structures, names),
+            measure(Passes(prob=prob, again=again), self._uncertainty, self._recipe.structures, names),
         )
 
 

@@ -4,6 +4,7 @@ They fill the grades of quality that a few cross-fitted checkpoints do not reach
 their structure altogether.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,96 +16,13 @@ from scipy import ndimage
 from cohort.case import Spacing
 from cohort.errors import DataError
 from sentinel.slices import Mask
+from sentinel.subjects import Distance, Region, Subject, make_subject, other_axes, region_around
 
-Distance = NDArray[np.float32]
-Region = tuple[slice, slice, slice]
+MAX_VOXELS = 500_000
+"""A structure whose surroundings have more voxels is corrupted on a coarser grid."""
 
 _SIDES = {"left": "right", "right": "left"}
-_MIN_PAD_VOXELS = 6
 _MISS_ATTEMPTS = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Subject:
-    """A mask about to go wrong, with its surroundings.
-
-    Args:
-        name: of the structure.
-        mask: (D, H, W), not empty.
-        others: masks of the other structures, same shape.
-        spacing_mm: (D, H, W).
-        distance_mm: (D, H, W), to the mask's boundary: positive inside, negative outside.
-    """
-
-    name: str
-    mask: Mask
-    others: Mapping[str, Mask]
-    spacing_mm: Spacing
-    distance_mm: Distance
-
-    @property
-    def depth_mm(self) -> float:
-        """Distance from the boundary of the voxel farthest inside, more than 0."""
-        return float(self.distance_mm.max())
-
-    def with_mask(self, mask: Mask) -> "Subject":
-        """The same surroundings with another mask."""
-        return Subject(
-            name=self.name,
-            mask=mask,
-            others=self.others,
-            spacing_mm=self.spacing_mm,
-            distance_mm=signed_distance_mm(mask, self.spacing_mm),
-        )
-
-
-def make_subject(
-    name: str, mask: Mask, others: Mapping[str, Mask], spacing_mm: Spacing
-) -> tuple[Subject, Region]:
-    """Cut a mask and its surroundings out of a volume, with room around it of its own size on each side.
-
-    Args:
-        name: of the structure.
-        mask: (D, H, W).
-        others: masks of the other structures, same shape.
-        spacing_mm: (D, H, W).
-
-    Returns:
-        The subject, and where it lies in the volume.
-
-    Raises:
-        DataError: for an empty mask, which cannot go wrong any further.
-    """
-    if not mask.any():
-        raise DataError(f"The mask of {name!r} is empty; only a mask with voxels can be corrupted")
-    region = _region(mask)
-    inside = np.ascontiguousarray(mask[region])
-    around = {
-        other: np.ascontiguousarray(voxels[region]) for other, voxels in others.items() if other != name
-    }
-    subject = Subject(
-        name=name,
-        mask=inside,
-        others=around,
-        spacing_mm=spacing_mm,
-        distance_mm=signed_distance_mm(inside, spacing_mm),
-    )
-    return subject, region
-
-
-def signed_distance_mm(mask: Mask, spacing_mm: Spacing) -> Distance:
-    """Distance to the boundary of a mask, half a voxel off at most: positive inside, negative outside.
-
-    Args:
-        mask: (D, H, W); an empty one is infinitely far (-inf) everywhere.
-        spacing_mm: (D, H, W).
-    """
-    if not mask.any():
-        return np.full(mask.shape, -np.inf, dtype=np.float32)
-    padded = np.pad(mask, 1)
-    inside = ndimage.distance_transform_edt(padded, sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    outside = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
-    return np.asarray(inside - outside, dtype=np.float32)
 
 
 def erode(subject: Subject, severity: float, rng: np.random.Generator) -> Mask:
@@ -136,7 +54,7 @@ def lose_part(subject: Subject, severity: float, rng: np.random.Generator) -> Ma
     if count > 1 and rng.random() < 0.5:
         others: Mask = subject.mask & (labelled != rng.integers(1, count + 1))
         return others
-    along = _coordinates_mm(subject) @ _direction(rng)
+    along = subject.coordinates_mm @ _direction(rng)
     height = np.quantile(along[subject.mask], 0.95 * severity)
     kept: Mask = subject.mask & (along >= height)
     return kept
@@ -153,7 +71,7 @@ def lose_slices(subject: Subject, severity: float, rng: np.random.Generator) -> 
 
 def shift(subject: Subject, severity: float, rng: np.random.Generator) -> Mask:
     """Move the whole mask."""
-    offset = _direction(rng) * severity * _extent_mm(subject.mask, subject.spacing_mm) * 0.8
+    offset = _direction(rng) * severity * subject.extent_mm * 0.8
     return _moved(subject.mask, np.rint(offset / subject.spacing_mm).astype(int))
 
 
@@ -161,7 +79,7 @@ def shift_slices(subject: Subject, severity: float, rng: np.random.Generator) ->
     """Move all slices beyond a random one within their plane."""
     filled = np.flatnonzero(subject.mask.any(axis=(1, 2)))
     start = int(rng.choice(filled))
-    offset = _direction(rng) * severity * _extent_mm(subject.mask, subject.spacing_mm)
+    offset = _direction(rng) * severity * subject.extent_mm
     offset[0] = 0.0
     moved = _moved(subject.mask, np.rint(offset / subject.spacing_mm).astype(int))
     return np.concatenate([subject.mask[:start], moved[start:]])
@@ -213,7 +131,7 @@ def swap_sides(subject: Subject, severity: float, rng: np.random.Generator) -> M
 def miss(subject: Subject, severity: float, rng: np.random.Generator) -> Mask:
     """Put the mask where the structure is not; where there is no room for that, take a shell around it."""
     extent = np.array(
-        [np.ptp(np.flatnonzero(subject.mask.any(axis=_other_axes(axis)))) + 1 for axis in range(3)]
+        [np.ptp(np.flatnonzero(subject.mask.any(axis=other_axes(axis)))) + 1 for axis in range(3)]
     )
     for _ in range(_MISS_ATTEMPTS):
         offset = np.rint(_direction(rng) * extent * rng.uniform(0.8, 1.6)).astype(int)
@@ -265,31 +183,68 @@ def corrupt(subject: Subject, severity: float, rng: np.random.Generator) -> Mask
     return mask
 
 
-def _region(mask: Mask) -> Region:
-    bounds = []
-    for axis in range(3):
-        filled = np.flatnonzero(mask.any(axis=_other_axes(axis)))
-        first, last = int(filled[0]), int(filled[-1]) + 1
-        pad = max(_MIN_PAD_VOXELS, last - first)
-        bounds.append(slice(max(0, first - pad), min(mask.shape[axis], last + pad)))
-    return (bounds[0], bounds[1], bounds[2])
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Corrupter:
+    """Draws corruptions of one structure of a label map, on every n-th voxel where the structure is large.
+
+    Args:
+        region: of the label map, outside of which no corruption has a voxel.
+        mask: (D, H, W) of the region, the structure.
+        subject: the same on every `stride`-th voxel.
+        stride: at least 1.
+    """
+
+    region: Region
+    mask: Mask
+    subject: Subject
+    stride: int
+
+    @classmethod
+    def of(
+        cls, name: str, labels: NDArray[np.uint8], names: Mapping[str, int], spacing_mm: Spacing
+    ) -> "Corrupter":
+        """A corrupter of a structure.
+
+        Args:
+            name: of the structure, one of `names`.
+            labels: (D, H, W) label map.
+            names: of all its structures -> their labels.
+            spacing_mm: (D, H, W).
+
+        Raises:
+            DataError: if the label map does not hold the structure.
+        """
+        everywhere = labels == names[name]
+        if not everywhere.any():
+            raise DataError(f"The mask of {name!r} is empty; only a mask with voxels can be corrupted")
+        region = region_around(everywhere)
+        mask = everywhere[region]
+        stride = max(1, math.ceil((mask.size / MAX_VOXELS) ** (1.0 / 3.0)))
+        coarse, thinned = _thinned(mask, stride), labels[region][::stride, ::stride, ::stride]
+        others = {other: thinned == label for other, label in names.items() if other != name}
+        spacing = (spacing_mm[0] * stride, spacing_mm[1] * stride, spacing_mm[2] * stride)
+        return cls(
+            region=region, mask=mask, subject=make_subject(name, coarse, others, spacing), stride=stride
+        )
+
+    def draw(self, rng: np.random.Generator) -> Mask:
+        """A random corruption of random severity: (D, H, W) of the region, may be empty."""
+        corrupted = corrupt(self.subject, float(rng.random()), rng)
+        if self.stride == 1:
+            return corrupted
+        changed = corrupted != self.subject.mask
+        for axis, size in enumerate(self.mask.shape):
+            changed = np.repeat(changed, self.stride, axis=axis).take(range(size), axis=axis)
+            corrupted = np.repeat(corrupted, self.stride, axis=axis).take(range(size), axis=axis)
+        return np.where(changed, corrupted, self.mask)
 
 
-def _other_axes(axis: int) -> tuple[int, ...]:
-    return tuple(other for other in range(3) if other != axis)
-
-
-def _coordinates_mm(subject: Subject) -> NDArray[np.float64]:
-    axes = [
-        np.arange(size) * spacing
-        for size, spacing in zip(subject.mask.shape, subject.spacing_mm, strict=True)
-    ]
-    return np.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1), dtype=np.float64)
-
-
-def _extent_mm(mask: Mask, spacing_mm: Spacing) -> NDArray[np.float64]:
-    spans = [np.ptp(np.flatnonzero(mask.any(axis=_other_axes(axis)))) + 1.0 for axis in range(3)]
-    return np.asarray(np.array(spans) * np.array(spacing_mm), dtype=np.float64)
+def _thinned(mask: Mask, stride: int) -> Mask:
+    """Every n-th voxel of a mask, or where that leaves none, one voxel of it."""
+    thinned = mask[::stride, ::stride, ::stride].copy()
+    if not thinned.any():
+        thinned[tuple(int(i) // stride for i in np.argwhere(mask)[0])] = True
+    return thinned
 
 
 def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -316,7 +271,7 @@ def _smooth_noise(subject: Subject, reach_mm: float, rng: np.random.Generator) -
 def _balls(subject: Subject, where: Mask, severity: float, rng: np.random.Generator) -> Mask:
     """Balls around random voxels of `where`, about as large as the mask is thick."""
     centres = np.argwhere(where)
-    coordinates = _coordinates_mm(subject)
+    coordinates = subject.coordinates_mm
     balls = np.zeros_like(subject.mask)
     for _ in range(int(rng.integers(1, 4))):
         centre = centres[int(rng.integers(len(centres)))] * np.array(subject.spacing_mm)

@@ -5,7 +5,7 @@ every grade of quality is there, masks that miss their structure included.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from cohort.case import Structure
 from cohort.errors import ModelError
-from cohort.metrics import dsc
 from cohort.records import GradedMask
 from cohort.seeds import generator
-from cohort.volume import Volume, check_same_grid, read_image, read_label_map
 from sentinel.config import Report, SentinelConfig
-from sentinel.corruptions import Region, Subject, corrupt, make_subject
-from sentinel.slices import Crop, Grey, Mask, choose_slices, crop_around, cut_slice, grey_values, oriented
+from sentinel.corruptions import Corrupter
+from sentinel.scenes import Labels, Scene, read_prediction, read_scene
+from sentinel.slices import Mask, choose_slices, crop_around, cut_slice
+from sentinel.subjects import Region, region_around
 
-DSC_BINS = (0.0, 1e-6, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""Corruptions are drawn until these bins of the mask's DSC are equally full; the first holds total misses."""
+DSC_EDGES = (1e-6, 0.3, 0.5, 0.7, 0.9)
+"""Between them lie the grades of a mask's DSC that corruptions fill about equally, misses lowest."""
 
 SLICES_PER_CORRUPTION = 4
 _NATURAL_SHARE = 0.6
@@ -80,8 +80,7 @@ def make_pairs(
         graded: masks of labelled cases; only the structures in `evaluated` give pairs.
         structures: what the label maps hold.
         config: how slices are cut, and `training_slices`, the number of pairs to make.
-        seed: of the corruptions, margins and choices; a case's pairs do not depend on the other cases'
-            order.
+        seed: of the corruptions, margins and choices; the order of `graded` does not matter.
         target_count: number of pairs instead of the config's.
         report: told of the cases done.
 
@@ -96,64 +95,63 @@ def make_pairs(
     ordered = sorted(graded, key=lambda mask: (mask.case_id, mask.source))
     by_case = [list(masks) for _, masks in groupby(ordered, key=lambda mask: mask.case_id)]
     quota = math.ceil((target_count or config.training_slices) / max(1, len(by_case)))
-    collected = _Collected()
+    collected = _Collected(config)
     for done, masks in enumerate(by_case, start=1):
-        _add_case(masks, structures, config, quota, generator(seed, "pairs", masks[0].case_id), collected)
+        rng = generator(seed, "pairs", masks[0].case_id)
+        _CasePairs(masks, structures, config, rng, collected).collect(quota)
         if report is not None:
             report(done, len(by_case), {"pairs": float(len(collected.slices))})
     return collected.pairs(len(graded))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Scene:
-    """A case in the sentinel's orientation."""
+class _Candidate:
+    """A mask of known DSC: its voxels within a region, and what it is of."""
 
-    patient_id: str
-    grey: Grey
-    reference: NDArray[np.uint8]
-    margin: tuple[int, int]
-    spacing_mm: tuple[float, float, float]
-    image_size: int
-    max_slices: int
+    mask: Mask
+    region: Region
+    structure: int
+    label: int
+    natural: bool
 
 
 class _Collected:
     """Grows pair by pair."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: SentinelConfig) -> None:
         self.slices: list[NDArray[np.uint8]] = []
         self._rows: list[tuple[float, float, int, int, bool, str]] = []
+        self._config = config
         self._masks = 0
-        self.bins = np.zeros(len(DSC_BINS), dtype=int)
+        self._grades = np.zeros(len(DSC_EDGES) + 1, dtype=int)
 
-    def add(
-        self,
-        scene: _Scene,
-        mask: Mask,
-        true: Mask,
-        structure: int,
-        natural: bool,
-        count: int,
-        rng: np.random.Generator,
-    ) -> None:
-        volume_dsc = dsc(mask, true)
-        indices = choose_slices(mask, scene.max_slices)
-        if len(indices) > count:
-            indices = tuple(sorted(int(i) for i in rng.choice(indices, count, replace=False)))
-        for index in indices:
-            crop = crop_around(mask[index], _random_margin(mask[index], scene.margin, rng))
-            cut = cut_slice(scene.grey[index], mask[index], crop, scene.image_size).numpy()
-            self.slices.append(cut)
-            slice_dsc = _plane_dsc(mask[index], true[index], crop)
-            self._rows.append((slice_dsc, volume_dsc, structure, self._masks, natural, scene.patient_id))
-        self.bins[_bin(volume_dsc)] += len(indices)
+    def wants(self, volume_dsc: float) -> bool:
+        """Whether masks of this grade are rarer than the average of all but the best grade."""
+        return bool(self._grades[_grade(volume_dsc)] <= self._grades[:-1].mean())
+
+    def add(self, scene: Scene, found: _Candidate, count: int, rng: np.random.Generator) -> None:
+        volume_dsc = scene.dsc(found.mask, found.region, found.label)
+        chosen = choose_slices(found.mask, self._config.max_slices)
+        if len(chosen) > count:
+            chosen = tuple(sorted(int(i) for i in rng.choice(chosen, count, replace=False)))
+        for within in chosen:
+            index = found.region[0].start + within
+            plane = np.zeros(scene.reference.shape[1:], dtype=bool)
+            plane[found.region[1:]] = found.mask[within]
+            crop = crop_around(plane, _random_margin(plane, scene.margin, rng))
+            self.slices.append(cut_slice(scene.grey[index], plane, crop, self._config.image_size).numpy())
+            slice_dsc = scene.plane_dsc(plane, index, crop, found.label)
+            self._rows.append(
+                (slice_dsc, volume_dsc, found.structure, self._masks, found.natural, scene.patient_id)
+            )
+        self._grades[_grade(volume_dsc)] += len(chosen)
         self._masks += 1
 
     def pairs(self, graded: int) -> Pairs:
         if not self.slices:
             raise ModelError(
-                f"Not one training pair for the sentinel came out of {graded} graded masks; expected labelled "
-                "cases with at least one evaluated structure that their reference holds"
+                f"Not one training pair for the sentinel came out of {graded} graded masks; expected "
+                "labelled cases with at least one evaluated structure that their reference holds"
             )
         slice_dsc, volume_dsc, structure, mask_index, natural, patient_ids = zip(*self._rows, strict=True)
         return Pairs(
@@ -167,109 +165,73 @@ class _Collected:
         )
 
 
-def _add_case(
-    masks: list[GradedMask],
-    structures: Sequence[Structure],
-    config: SentinelConfig,
-    quota: int,
-    rng: np.random.Generator,
-    collected: _Collected,
-) -> None:
-    scene = _read_scene(masks[0], config)
-    start = len(collected.slices)
-    found = list(_natural(masks, structures, scene, config))
-    if found:
-        each = max(1, min(config.max_slices, int(quota * _NATURAL_SHARE / len(found))))
-        for index, mask, true in found:
-            collected.add(scene, mask, true, index, natural=True, count=each, rng=rng)
-    maps = [scene.reference, *(_label_map(mask, config) for mask in masks)]
-    evaluated = frozenset.intersection(*(mask.evaluated for mask in masks))
-    present = [
-        i for i, s in enumerate(structures) if s.name in evaluated and (scene.reference == s.label).any()
-    ]
-    if present:
-        left = quota - (len(collected.slices) - start)
-        _fill(scene, maps, structures, present, left, rng, collected)
+class _CasePairs:
+    """Makes the pairs of one case."""
+
+    def __init__(
+        self,
+        masks: Sequence[GradedMask],
+        structures: Sequence[Structure],
+        config: SentinelConfig,
+        rng: np.random.Generator,
+        collected: _Collected,
+    ) -> None:
+        self._structures, self._config, self._rng, self._collected = structures, config, rng, collected
+        self._scene = read_scene(masks[0], config)
+        self._predicted = [read_prediction(mask, config) for mask in masks]
+        evaluated = frozenset.intersection(*(mask.evaluated for mask in masks))
+        held = [bool(self._scene.sizes[s.label]) for s in structures]
+        self._present = [i for i, s in enumerate(structures) if s.name in evaluated and held[i]]
+
+    def collect(self, quota: int) -> None:
+        """Add the case's own masks, then corruptions until its quota is reached."""
+        start = len(self._collected.slices)
+        masks = len(self._predicted) * len(self._present)
+        each = max(1, min(self._config.max_slices, int(quota * _NATURAL_SHARE / max(1, masks))))
+        for labels in self._predicted:
+            for index in self._present:
+                self._add_natural(labels, index, each)
+        if self._present:
+            self._add_corruptions(start + quota)
+
+    def _add_natural(self, labels: Labels, index: int, count: int) -> None:
+        label = self._structures[index].label
+        mask = labels == label
+        if mask.any():
+            region = region_around(mask)
+            found = _Candidate(mask=mask[region], region=region, structure=index, label=label, natural=True)
+            self._collected.add(self._scene, found, count, self._rng)
+
+    def _add_corruptions(self, goal: int) -> None:
+        corrupters: dict[tuple[int, int], Corrupter | None] = {}
+        maps = [self._scene.reference, *self._predicted]
+        for _ in range(_ATTEMPTS * max(0, goal - len(self._collected.slices)) // SLICES_PER_CORRUPTION):
+            if len(self._collected.slices) >= goal:
+                return
+            source, index = int(self._rng.integers(len(maps))), int(self._rng.choice(self._present))
+            if (source, index) not in corrupters:
+                corrupters[source, index] = self._corrupter(maps[source], index)
+            corrupter = corrupters[source, index]
+            if corrupter is not None:
+                self._add_corrupted(corrupter, index)
+
+    def _add_corrupted(self, corrupter: Corrupter, index: int) -> None:
+        label, region = self._structures[index].label, corrupter.region
+        mask = corrupter.draw(self._rng)
+        if mask.any() and self._collected.wants(self._scene.dsc(mask, region, label)):
+            found = _Candidate(mask=mask, region=region, structure=index, label=label, natural=False)
+            self._collected.add(self._scene, found, SLICES_PER_CORRUPTION, self._rng)
+
+    def _corrupter(self, labels: Labels, index: int) -> Corrupter | None:
+        names = {structure.name: structure.label for structure in self._structures}
+        own = self._structures[index]
+        if not (labels == own.label).any():
+            return None
+        return Corrupter.of(own.name, labels, names, self._scene.spacing_mm)
 
 
-def _read_scene(mask: GradedMask, config: SentinelConfig) -> _Scene:
-    image, reference = read_image(mask.image), read_label_map(mask.reference)
-    check_same_grid(image, reference, mask.image, mask.reference)
-    turned = oriented(image, config.orientation)
-    return _Scene(
-        patient_id=mask.patient_id,
-        grey=grey_values(turned.array, config.intensity),
-        reference=oriented(reference, config.orientation).array,
-        margin=config.margin_voxels(turned.spacing_mm),
-        spacing_mm=turned.spacing_mm,
-        image_size=config.image_size,
-        max_slices=config.max_slices,
-    )
-
-
-def _label_map(mask: GradedMask, config: SentinelConfig) -> NDArray[np.uint8]:
-    found: Volume = read_label_map(mask.mask)
-    return oriented(found, config.orientation).array
-
-
-def _natural(
-    masks: list[GradedMask], structures: Sequence[Structure], scene: _Scene, config: SentinelConfig
-) -> Iterator[tuple[int, Mask, Mask]]:
-    for graded in masks:
-        predicted = _label_map(graded, config)
-        for index, structure in enumerate(structures):
-            mask, true = predicted == structure.label, scene.reference == structure.label
-            if structure.name in graded.evaluated and mask.any() and true.any():
-                yield index, mask, true
-
-
-def _fill(
-    scene: _Scene,
-    maps: Sequence[NDArray[np.uint8]],
-    structures: Sequence[Structure],
-    present: Sequence[int],
-    wanted: int,
-    rng: np.random.Generator,
-    collected: _Collected,
-) -> None:
-    """Add corruptions until the case has its quota, emptier DSC bins first."""
-    subjects: dict[tuple[int, int], tuple[Subject, Region] | None] = {}
-    goal = len(collected.slices) + wanted
-    for _ in range(_ATTEMPTS * max(0, wanted) // SLICES_PER_CORRUPTION):
-        if len(collected.slices) >= goal:
-            return
-        source, index = int(rng.integers(len(maps))), int(rng.choice(present))
-        if (source, index) not in subjects:
-            subjects[source, index] = _subject(maps[source], structures, index, scene)
-        found = subjects[source, index]
-        if found is None:
-            continue
-        subject, region = found
-        mask = np.zeros(scene.reference.shape, dtype=bool)
-        mask[region] = corrupt(subject, float(rng.random()), rng)
-        true = scene.reference == structures[index].label
-        if mask.any() and _is_wanted(dsc(mask, true), collected.bins):
-            collected.add(scene, mask, true, index, natural=False, count=SLICES_PER_CORRUPTION, rng=rng)
-
-
-def _subject(
-    label_map: NDArray[np.uint8], structures: Sequence[Structure], index: int, scene: _Scene
-) -> tuple[Subject, Region] | None:
-    mask = label_map == structures[index].label
-    if not mask.any():
-        return None
-    others: Mapping[str, Mask] = {
-        s.name: label_map == s.label for s in structures if s is not structures[index]
-    }
-    return make_subject(structures[index].name, mask, others, scene.spacing_mm)
-
-
-def _is_wanted(volume_dsc: float, bins: NDArray[np.int_]) -> bool:
-    return bool(bins[_bin(volume_dsc)] <= bins[:-1].mean())
-
-
-def _bin(volume_dsc: float) -> int:
-    return int(np.searchsorted(DSC_BINS[1:-1], volume_dsc, side="right"))
+def _grade(volume_dsc: float) -> int:
+    return int(np.searchsorted(DSC_EDGES, volume_dsc, side="right"))
 
 
 def _random_margin(plane: Mask, margin: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
@@ -282,10 +244,3 @@ def _random_margin(plane: Mask, margin: tuple[int, int], rng: np.random.Generato
         high = max(low, int((_PUBLISHED_SIZE / _PUBLISHED_MARGIN * full - extent) // 2))
         drawn.append(int(rng.integers(low, high + 1)))
     return (drawn[0], drawn[1])
-
-
-def _plane_dsc(mask: Mask, true: Mask, crop: Crop) -> float:
-    """DSC of a slice within its crop; the mask has voxels there, so it is defined."""
-    predicted, reference = crop.of(mask), crop.of(true)
-    overlap = int(np.count_nonzero(predicted & reference))
-    return 2.0 * overlap / (int(np.count_nonzero(predicted)) + int(np.count_nonzero(reference)))

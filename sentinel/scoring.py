@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -89,17 +88,15 @@ class Sentinel:
         if embeddings.shape != (len(structures), config.text_dim):
             raise ModelError(
                 f"Text embeddings have shape {embeddings.shape}, expected "
-                f"{(len(structures), config.text_dim)}: one vector of the config's text_dim for each structure"
+                f"{(len(structures), config.text_dim)}: one vector of text_dim numbers for each structure"
             )
         self.config = config
         self.structures = tuple(structures)
         self.embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
         self.network = network if network is not None else new_network(config)
         self.training_sha256 = training_sha256
-        self.history: tuple[Mapping[str, float], ...] = tuple(
-            MappingProxyType(dict(step)) for step in history
-        )
-        self.metrics: Mapping[str, float] = MappingProxyType(dict(metrics or {}))
+        self.history: tuple[Mapping[str, float], ...] = tuple(dict(step) for step in history)
+        self.metrics: Mapping[str, float] = dict(metrics or {})
 
     def score(self, volume: Volume, masks: Mapping[str, Mask]) -> list[MaskScore]:
         """Score masks of one volume.

@@ -2,36 +2,36 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from cohort.agreement import agreement
 from cohort.case import Structure
 from cohort.errors import ConfigError, ModelError
 from cohort.records import GradedMask
 from cohort.seeds import derive_seed, generator
+from sentinel.batches import Batches
 from sentinel.config import Report, SentinelConfig
 from sentinel.hardware import autocast, resolve_device
-from sentinel.losses import optimal_pairing, pair_ranking, weighted_mse
+from sentinel.losses import pair_ranking, weighted_mse
 from sentinel.network import QualitySentinel
 from sentinel.pairs import Pairs, make_pairs
 from sentinel.scoring import Sentinel, new_network
-from sentinel.slices import normalise
 from sentinel.text import TABLE_DIM, embed_names
 
 VALIDATIONS = 5
 """How often in a training the weights are validated; the best of them are kept."""
 
+WARM_UP = 0.1
+GRADIENT_NORM = 1.0
 _VALIDATION_SHARE = 0.2
-_ZOOM, _SHIFT, _CONTRAST, _BRIGHTNESS = 0.15, 0.08, 0.2, 25.0
-_SIDES = frozenset({"left", "right", "l", "r"})
 
 
 def train_sentinel(
@@ -174,8 +174,8 @@ class _Fit:
         optimiser = torch.optim.Adam(
             network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, config.steps))
-        batches = _Batches(self.train, self.sentinel.embeddings, names, config, self.seed, device)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_learning_rate, steps=config.steps))
+        batches = Batches(self.train, self.sentinel.embeddings, names, config, self.seed, device)
         due = {round(config.steps * (part + 1) / VALIDATIONS) for part in range(VALIDATIONS)}
         history = []
         for step in range(1, config.steps + 1):
@@ -213,7 +213,7 @@ class _Fit:
 
 def _step(
     network: QualitySentinel,
-    batches: "_Batches",
+    batches: "Batches",
     optimiser: torch.optim.Optimizer,
     config: SentinelConfig,
     device: torch.device,
@@ -227,73 +227,15 @@ def _step(
     loss = error + config.ranking_weight * ranking
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
     optimiser.step()
-    return {"loss": float(loss), "weighted_mse": float(error), "pair_ranking": float(ranking)}
+    return {"loss": loss.item(), "weighted_mse": error.item(), "pair_ranking": ranking.item()}
 
 
-class _Batches:
-    """Random batches: every pair once before any comes again, lightly augmented."""
-
-    def __init__(
-        self,
-        pairs: Pairs,
-        embeddings: NDArray[np.float32],
-        names: Sequence[str],
-        config: SentinelConfig,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self._pairs, self._embeddings, self._device = pairs, embeddings, device
-        self._target = pairs.target(config.volume_weight)
-        self._size = config.batch_size
-        self._rng = generator(seed, "sentinel", "batches")
-        canonical = config.orientation == "canonical"
-        self._flips = np.array(
-            [canonical and not _SIDES & set(name.lower().replace("_", " ").split()) for name in names]
-        )
-        self._order: list[int] = []
-
-    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        chosen = self._next()
-        structure = self._pairs.structure[chosen]
-        slices = torch.from_numpy(self._pairs.slices[chosen]).to(self._device)
-        text = self._embeddings[structure]
-        ready = normalise(self._augment(slices.float(), self._flips[structure]))
-        return (
-            ready.contiguous(memory_format=torch.channels_last),
-            torch.from_numpy(text).to(self._device),
-            torch.from_numpy(self._target[chosen]).to(self._device),
-            torch.from_numpy(optimal_pairing(text)).to(self._device),
-        )
-
-    def _next(self) -> NDArray[np.int64]:
-        while len(self._order) < self._size:
-            self._order.extend(self._rng.permutation(len(self._pairs)).tolist())
-        chosen, self._order = self._order[: self._size], self._order[self._size :]
-        return np.array(chosen, dtype=np.int64)
-
-    def _augment(self, slices: Tensor, may_flip: NDArray[np.bool_]) -> Tensor:
-        """Zoom, shift, mirror where the structure has no side; change contrast and brightness."""
-        count, rng = len(slices), self._rng
-        zoom = 1.0 + rng.uniform(-_ZOOM, _ZOOM, (count, 2))
-        mirror = np.where(may_flip & (rng.random(count) < 0.5), -1.0, 1.0)
-        theta = np.zeros((count, 2, 3), dtype=np.float32)
-        theta[:, 0, 0], theta[:, 1, 1] = zoom[:, 0] * mirror, zoom[:, 1]
-        theta[:, :, 2] = rng.uniform(-_SHIFT, _SHIFT, (count, 2))
-        field = functional.affine_grid(
-            torch.from_numpy(theta).to(slices.device), list(slices.shape), align_corners=False
-        )
-        moved = functional.grid_sample(
-            slices, field, mode="bilinear", padding_mode="border", align_corners=False
-        )
-        contrast = torch.from_numpy(
-            rng.uniform(1.0 - _CONTRAST, 1.0 + _CONTRAST, (count, 1, 1)).astype(np.float32)
-        )
-        brightness = torch.from_numpy(
-            rng.uniform(-_BRIGHTNESS, _BRIGHTNESS, (count, 1, 1)).astype(np.float32)
-        )
-        changed = (moved[:, 0] - 127.5) * contrast.to(slices.device) + 127.5 + brightness.to(slices.device)
-        return torch.stack([changed.clamp(0.0, 255.0), moved[:, 1]], dim=1)
+def _learning_rate(step: int, steps: int) -> float:
+    """Factor of the learning rate: up in a straight line, then down along a cosine."""
+    warm = max(1.0, WARM_UP * steps)
+    return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / max(1, steps))))
 
 
 def _training_sha256(graded: Sequence[GradedMask], structures: Sequence[Structure], seed: int) -> str:

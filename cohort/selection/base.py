@@ -120,7 +120,7 @@ def select(
         seed=seed,
         ranked=tuple(Ranked(c.case_id, by_id[c.case_id], rank) for rank, c in enumerate(order)),
         selected=tuple(c.case_id for c in taken),
-        predicted_cost=sum((c.cost for c in taken), start=Cost.zero()),
+        predicted_cost=Cost.total(c.cost for c in taken),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cohort.errors import SelectionError
 from cohort.selection.base import Candidate, Priorities
@@ -33,27 +34,33 @@ class Quality:
         Raises:
             SelectionError: if a score is infinite.
         """
-        structures = sorted({name for candidate in candidates for name in candidate.scores})
-        total = np.zeros(len(candidates))
-        counted = np.zeros(len(candidates))
-        for structure in structures:
-            asked = np.array([structure in c.scores for c in candidates])
-            scores = np.array([c.scores.get(structure, np.nan) for c in candidates], dtype=np.float64)
-            _check_finite(scores, candidates, structure)
-            known = ~np.isnan(scores)
-            if not known.any():
-                continue
-            total += np.where(known, scores, np.where(asked, scores[known].min(), 0.0))
-            counted += asked
-        judged = counted > 0
-        priorities = -total / np.maximum(counted, 1.0)
+        scores, asked = _matrix(candidates)
+        scored = asked & ~np.isnan(scores)
+        worst = np.where(scored, scores, np.inf).min(axis=0, initial=np.inf)
+        counted = asked & np.isfinite(worst)
+        filled = np.where(scored, scores, worst)
+        total = np.where(counted, filled, 0.0).sum(axis=1)
+        count = counted.sum(axis=1)
+        priorities = -total / np.maximum(count, 1)
+        judged = count > 0
         return np.where(judged, priorities, priorities[judged].max() if judged.any() else 0.0)
 
 
-def _check_finite(scores: Priorities, candidates: Sequence[Candidate], structure: str) -> None:
-    infinite = np.flatnonzero(np.isinf(scores))
+def _matrix(candidates: Sequence[Candidate]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores (candidates, structures), and whether the structure was asked for."""
+    names = sorted(set[str]().union(*(candidate.scores for candidate in candidates)))
+    column = {name: number for number, name in enumerate(names)}
+    scores = np.full((len(candidates), len(names)), np.nan)
+    asked = np.zeros(scores.shape, dtype=np.bool_)
+    for row, candidate in enumerate(candidates):
+        columns = [column[name] for name in candidate.scores]
+        scores[row, columns] = list(candidate.scores.values())
+        asked[row, columns] = True
+    infinite = np.argwhere(np.isinf(scores))
     if infinite.size:
+        row, place = (int(index) for index in infinite[0])
         raise SelectionError(
-            f"Case {candidates[int(infinite[0])].case_id} has an infinite quality score for {structure!r}; "
-            "expected a finite number, or NaN where there is nothing to score"
+            f"Case {candidates[row].case_id} has an infinite quality score for {names[place]!r}; expected a "
+            "finite number, or NaN where there is nothing to score"
         )
+    return scores, asked

@@ -57,7 +57,7 @@ def _entropy(prediction: Prediction, structure: Structure) -> float:
     value = prediction.uncertainty.get("entropy", {}).get(structure.name, math.nan)
     if math.isnan(value):
         raise DataError(
-            f"The prediction of case {prediction.case_id} has no entropy for {structure.name!r}, though its mask "
-            "is not empty; predict with uncertainty=('entropy',)"
+            f"The prediction of case {prediction.case_id} has no entropy for {structure.name!r}, though its "
+            "mask is not empty; predict with uncertainty=('entropy',)"
         )
     return value

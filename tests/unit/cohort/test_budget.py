@@ -81,6 +81,13 @@ def test_costs_add_up_in_every_currency() -> None:
     assert (one + one + Cost.zero()).as_dict() == {name: 2 * n for name, n in one.as_dict().items()}
 
 
+def test_a_total_does_not_depend_on_the_order() -> None:
+    costs = [Cost(cases=1.0, minutes=minutes) for minutes in (0.1, 1e16, 0.2, 3.0, 0.7)]
+    assert Cost.total(costs) == Cost.total(costs[::-1]) == Cost.total(iter(costs))
+    assert Cost.total(costs).cases == 5.0
+    assert Cost.total([]) == Cost.zero()
+
+
 @pytest.mark.parametrize("amount", [-1.0, float("nan"), float("inf")])
 def test_a_cost_is_a_number_from_0(amount: float) -> None:
     with pytest.raises(ConfigError, match="slices makes no sense"):

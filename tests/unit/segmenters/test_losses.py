@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from segmenters.losses import dice_cross_entropy, merge_unannotated
+from segmenters.losses import annotated_log_prob, dice_cross_entropy
 
 # two voxels: probabilities of background, first and second structure
 PROB = torch.tensor([[0.5, 0.6], [0.3, 0.1], [0.2, 0.3]]).reshape(1, 3, 1, 1, 2)
@@ -27,10 +27,13 @@ def test_unannotated_structure_counts_as_background_or_unknown():
 
 
 def test_annotated_structure_never_becomes_background():
-    log_prob = merge_unannotated(PROB.log(), torch.tensor([[True, False, True]]))
+    target = torch.tensor([2, 0]).reshape(1, 1, 1, 2)
 
-    merged = log_prob.exp().reshape(3, 2)
-    torch.testing.assert_close(merged, torch.tensor([[0.8, 0.7], [0.0, 0.0], [0.2, 0.3]]))
+    first_unknown = annotated_log_prob(PROB.log(), target, torch.tensor([[True, False, True]]))
+    all_known = annotated_log_prob(PROB.log(), target, torch.tensor([[True, True, True]]))
+
+    assert first_unknown.exp().flatten().tolist() == pytest.approx([0.2, 0.6 + 0.1])
+    assert all_known.exp().flatten().tolist() == pytest.approx([0.2, 0.6])
 
 
 def test_samples_of_a_batch_keep_their_own_annotation():

@@ -4,11 +4,24 @@ import pytest
 import torch
 
 from cohort.errors import ConfigError
-from segmenters.uncertainty import check_measures, entropy, measure
+from segmenters.uncertainty import (
+    NOISE_PASSES,
+    Passes,
+    Variation,
+    check_measures,
+    entropy,
+    inconsistency,
+    mc_dropout,
+    measure,
+)
 
 
 def grid(*voxels: tuple[float, ...]) -> torch.Tensor:
     return torch.tensor(voxels).T.reshape(len(voxels[0]), 1, 1, len(voxels))
+
+
+def plain(prob: torch.Tensor) -> Passes:
+    return Passes(prob=prob, again=lambda variation: prob)
 
 
 def h(*prob: float) -> float:
@@ -18,7 +31,7 @@ def h(*prob: float) -> float:
 def test_entropy_is_the_mean_over_the_region_of_each_structure():
     prob = grid((0.9, 0.1, 0.0), (0.4, 0.6, 0.0), (0.95, 0.05, 0.0), (0.0, 0.0, 1.0))
 
-    background, first, second = entropy(prob).tolist()
+    background, first, second = entropy(plain(prob)).tolist()
 
     # the first structure's region is voxel 0 (0.1 is the threshold) and voxel 1 (predicted)
     assert first == pytest.approx((h(0.9, 0.1, 0) + h(0.4, 0.6, 0)) / 2)
@@ -27,24 +40,62 @@ def test_entropy_is_the_mean_over_the_region_of_each_structure():
 
 
 def test_structure_without_a_region_is_nan():
-    values = entropy(grid((0.97, 0.02, 0.01), (0.5, 0.45, 0.05))).tolist()
+    values = entropy(plain(grid((0.97, 0.02, 0.01), (0.5, 0.45, 0.05)))).tolist()
 
     assert not math.isnan(values[1])
     assert math.isnan(values[2])
 
 
 def test_least_certain_is_one():
-    assert entropy(torch.full((4, 2, 2, 2), 0.25)).tolist() == pytest.approx([1.0] * 4)
+    assert entropy(plain(torch.full((4, 2, 2, 2), 0.25))).tolist() == pytest.approx([1.0] * 4)
 
 
 def test_structures_are_named_and_untrained_ones_are_nan():
-    values = measure(grid((0.4, 0.6)), ("entropy",), ("spleen",), ("liver", "spleen"))
+    values = measure(plain(grid((0.4, 0.6))), ("entropy",), ("spleen",), ("liver", "spleen"))
 
     assert values["entropy"]["spleen"] == pytest.approx(h(0.4, 0.6))
     assert math.isnan(values["entropy"]["liver"])
-    assert measure(grid((0.4, 0.6)), (), ("spleen",), ("spleen",)) == {}
+    assert measure(plain(grid((0.4, 0.6))), (), ("spleen",), ("spleen",)) == {}
+
+
+def test_mc_dropout_is_the_spread_of_passes_in_the_region():
+    first, second = grid((0.2, 0.8), (1.0, 0.0)), grid((0.6, 0.4), (0.6, 0.4))
+    seen: list[Variation] = []
+
+    def again(variation: Variation) -> torch.Tensor:
+        seen.append(variation)
+        return first if len(seen) % 2 else second
+
+    background, structure = mc_dropout(Passes(prob=grid((0.3, 0.7), (0.95, 0.05)), again=again)).tolist()
+
+    # passes alternate between 0.8 and 0.4 in the one voxel of the region
+    assert structure == pytest.approx(0.2, abs=1e-6)
+    assert background == pytest.approx(0.2, abs=1e-6)
+    assert all(variation.dropout and not variation.noise for variation in seen)
+    assert len({variation.seed for variation in seen}) == len(seen)
+    assert math.isnan(mc_dropout(plain(grid((0.99, 0.01))))[1])
+
+
+def test_inconsistency_is_the_loss_of_overlap_under_noise():
+    prob = grid((0.1, 0.9), (0.2, 0.8), (0.9, 0.1))
+    noisy = grid((0.1, 0.9), (0.7, 0.3), (0.9, 0.1))
+    seen: list[Variation] = []
+
+    def again(variation: Variation) -> torch.Tensor:
+        seen.append(variation)
+        return noisy
+
+    values = inconsistency(Passes(prob=prob, again=again)).tolist()
+
+    # two voxels against one of them: DSC 2/3
+    assert values == pytest.approx([1 / 3, 1 / 3])
+    assert len(seen) == NOISE_PASSES
+    assert all(variation.noise > 0 and not variation.dropout for variation in seen)
+    assert math.isnan(inconsistency(plain(grid((0.6, 0.4))))[1])
 
 
 def test_unknown_kind_lists_the_known():
-    with pytest.raises(ConfigError, match="Unknown uncertainty 'vibes'; known: entropy"):
+    with pytest.raises(
+        ConfigError, match="Unknown uncertainty 'vibes'; known: entropy, inconsistency, mc_dropout"
+    ):
         check_measures(["entropy", "vibes"])

@@ -1,0 +1,194 @@
+"""What every registered quality estimator promises."""
+
+import math
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cohort.case import CaseView, Structure
+from cohort.errors import ConfigError, DataError, GeometryError, ModelError
+from cohort.records import Prediction
+from cohort.volume import write_volume
+from sentinel.config import SentinelConfig
+from sentinel.estimators.base import QualityEstimator
+from sentinel.estimators.entropy import EntropyEstimator
+from sentinel.estimators.registry import ESTIMATORS, build_estimator, estimator_entry
+from sentinel.estimators.sentinel import SentinelEstimator
+from sentinel.scoring import Sentinel
+from sentinel.text import embed_names
+
+Cohort = tuple[list[CaseView], list[Prediction]]
+
+
+@pytest.fixture(scope="module")
+def sentinel() -> Sentinel:
+    torch.manual_seed(0)
+    config = SentinelConfig(image_size=32, margin=3.0, precision="float32", device="cpu")
+    return Sentinel(
+        config=config, structures=("liver", "spleen"), embeddings=embed_names(["liver", "spleen"])
+    )
+
+
+@pytest.fixture(params=sorted(ESTIMATORS))
+def estimator(request: pytest.FixtureRequest, sentinel: Sentinel) -> QualityEstimator:
+    return build_estimator(request.param, sentinel)
+
+
+@pytest.fixture
+def cohort(
+    tmp_path: Path,
+    affine: np.ndarray,
+    make_image: Callable[[int], np.ndarray],
+    make_label_map: Callable[[int], np.ndarray],
+) -> Cohort:
+    """Three predicted cases; the last has no spleen."""
+    cases, predictions = [], []
+    for seed in range(3):
+        case_id = f"case_{seed}"
+        labels = make_label_map(seed)
+        if seed == 2:
+            labels[labels == 2] = 0
+        image, mask = tmp_path / f"{case_id}.nii.gz", tmp_path / f"{case_id}_mask.nii.gz"
+        write_volume(image, make_image(seed), affine)
+        write_volume(mask, labels, affine)
+        voxels = {name: int((labels == label).sum()) for name, label in (("liver", 1), ("spleen", 2))}
+        entropy = {
+            name: 0.1 * (seed + label) if count else math.nan
+            for label, (name, count) in enumerate(voxels.items())
+        }
+        cases.append(CaseView(case_id=case_id, patient_id=case_id, image=image, shape=labels.shape))
+        predictions.append(
+            Prediction(
+                case_id=case_id,
+                mask=mask,
+                checkpoint_sha256="0" * 64,
+                voxels=voxels,
+                uncertainty={"entropy": entropy},
+            )
+        )
+    return cases, predictions
+
+
+class TestEveryEstimator:
+    def test_is_one(self, estimator: QualityEstimator) -> None:
+        assert isinstance(estimator, QualityEstimator)
+        assert estimator.needs == estimator_entry(estimator.name).needs
+
+    def test_scores_every_structure_of_every_case_in_order(
+        self, estimator: QualityEstimator, cohort: Cohort, structures: tuple[Structure, ...]
+    ) -> None:
+        cases, predictions = cohort
+        scores = estimator.estimate(cases, predictions[::-1], structures)
+        assert [(s.case_id, s.structure) for s in scores] == [
+            (case.case_id, structure.name) for case in cases for structure in structures
+        ]
+        assert {s.estimator for s in scores} == {estimator.name}
+
+    def test_an_empty_mask_has_no_score(
+        self, estimator: QualityEstimator, cohort: Cohort, structures: tuple[Structure, ...]
+    ) -> None:
+        scores = estimator.estimate(*cohort, structures)
+        assert [s.reason for s in scores] == ["", "", "", "", "", "empty mask"]
+        assert [s.missing for s in scores] == [False] * 5 + [True]
+        assert math.isnan(scores[-1].predicted_dsc)
+
+    def test_predicted_dsc_is_a_dsc_or_nothing(
+        self, estimator: QualityEstimator, cohort: Cohort, structures: tuple[Structure, ...]
+    ) -> None:
+        for score in estimator.estimate(*cohort, structures):
+            assert math.isnan(score.predicted_dsc) or 0.0 <= score.predicted_dsc <= 1.0
+
+    def test_a_case_scores_the_same_in_any_company(
+        self, estimator: QualityEstimator, cohort: Cohort, structures: tuple[Structure, ...]
+    ) -> None:
+        cases, predictions = cohort
+        together = estimator.estimate(cases, predictions, structures)
+        alone = estimator.estimate(cases[1:2], predictions, structures)
+        for one, other in zip(alone, together[2:4], strict=True):
+            assert one.raw == pytest.approx(other.raw, abs=1e-5)
+
+    def test_tells_of_progress(
+        self, estimator: QualityEstimator, cohort: Cohort, structures: tuple[Structure, ...]
+    ) -> None:
+        told: list[tuple[int, int]] = []
+        estimator.estimate(*cohort, structures, report=lambda done, total, _: told.append((done, total)))
+        assert told == [(1, 3), (2, 3), (3, 3)]
+
+    def test_no_cases(self, estimator: QualityEstimator, structures: tuple[Structure, ...]) -> None:
+        assert estimator.estimate([], [], structures) == ()
+
+    def test_refuses_a_case_without_a_prediction_or_with_two(
+        self, estimator: QualityEstimator, cohort: Cohort, structures: tuple[Structure, ...]
+    ) -> None:
+        cases, predictions = cohort
+        with pytest.raises(DataError, match="Case case_2 has 0 predictions, expected one"):
+            estimator.estimate(cases, predictions[:2], structures)
+        with pytest.raises(DataError, match="Case case_0 has 2 predictions, expected one"):
+            estimator.estimate(cases, [*predictions, predictions[0]], structures)
+
+    def test_survives_pickling(
+        self, estimator: QualityEstimator, cohort: Cohort, structures: tuple[Structure, ...]
+    ) -> None:
+        copy = pickle.loads(pickle.dumps(estimator))
+        cases, predictions = cohort[0][:1], cohort[1][:1]
+        assert copy.estimate(cases, predictions, structures) == estimator.estimate(
+            cases, predictions, structures
+        )
+
+
+def test_sentinel_clamps_only_the_predicted_dsc(
+    sentinel: Sentinel, cohort: Cohort, structures: tuple[Structure, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.concatenate([np.full(3, 1.25), np.full(100, -0.5)])
+    monkeypatch.setattr(
+        Sentinel, "predict", lambda self, slices, index: values[: len(slices)].astype(np.float32)
+    )
+    liver, spleen = SentinelEstimator(sentinel=sentinel).estimate(cohort[0][:1], cohort[1][:1], structures)
+    assert (liver.raw, liver.predicted_dsc) == (pytest.approx(1.25), 1.0)
+    assert (spleen.raw, spleen.predicted_dsc) == (pytest.approx(-0.5), 0.0)
+
+
+def test_sentinel_refuses_what_it_was_not_trained_for(sentinel: Sentinel, cohort: Cohort) -> None:
+    with pytest.raises(ModelError, match="not trained for brain, colon; it knows liver, spleen"):
+        SentinelEstimator(sentinel=sentinel).estimate(
+            *cohort, [Structure(name="brain", label=1), Structure(name="colon", label=2)]
+        )
+
+
+def test_sentinel_refuses_a_mask_on_another_grid(
+    sentinel: Sentinel, cohort: Cohort, structures: tuple[Structure, ...], affine: np.ndarray
+) -> None:
+    write_volume(cohort[1][0].mask, np.ones((8, 12, 15), dtype=np.uint8), affine)
+    with pytest.raises(GeometryError, match="both must lie on one grid"):
+        SentinelEstimator(sentinel=sentinel).estimate(*cohort, structures)
+
+
+def test_entropy_ranks_by_certainty(cohort: Cohort, structures: tuple[Structure, ...]) -> None:
+    scores = EntropyEstimator().estimate(*cohort, structures)
+    assert [s.raw for s in scores[:5]] == pytest.approx([-0.0, -0.1, -0.1, -0.2, -0.2])
+    assert all(math.isnan(s.predicted_dsc) for s in scores)
+
+
+def test_entropy_says_what_the_segmenter_left_out(cohort: Cohort, structures: tuple[Structure, ...]) -> None:
+    cases, predictions = cohort
+    without = replace(predictions[0], uncertainty={})
+    with pytest.raises(DataError, match="case_0 has no entropy for 'liver'"):
+        EntropyEstimator().estimate(cases[:1], [without], structures)
+    uncounted = replace(predictions[0], voxels={})
+    with pytest.raises(DataError, match="does not count the voxels of 'liver'"):
+        EntropyEstimator().estimate(cases[:1], [uncounted], structures)
+
+
+def test_unknown_estimator_lists_the_known() -> None:
+    with pytest.raises(ConfigError, match="Unknown estimator 'oracle'; expected one of entropy, sentinel"):
+        build_estimator("oracle")
+
+
+def test_sentinel_estimator_needs_a_sentinel() -> None:
+    with pytest.raises(ConfigError, match="needs a trained sentinel"):
+        build_estimator("sentinel")

@@ -1,0 +1,71 @@
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from sentinel.batches import Batches
+from sentinel.config import SentinelConfig
+from sentinel.pairs import Pairs
+from sentinel.text import embed_names
+
+CONFIG = SentinelConfig(batch_size=4, image_size=32, volume_weight=0.0)
+COUNT = 12
+
+
+def pairs_of(structure: int = 0) -> Pairs:
+    slices = np.zeros((COUNT, 2, 32, 32), dtype=np.uint8)
+    slices[:, 0] = 100
+    slices[:, 1, 8:24, 2:10] = 255
+    return Pairs(
+        slices=slices,
+        slice_dsc=np.linspace(0.0, 1.0, COUNT, dtype=np.float32),
+        volume_dsc=np.zeros(COUNT, dtype=np.float32),
+        structure=np.full(COUNT, structure, dtype=np.int64),
+        mask_index=np.arange(COUNT),
+        natural=np.ones(COUNT, dtype=bool),
+        patient_ids=("p",) * COUNT,
+    )
+
+
+def batches_of(structure: int = 0, config: SentinelConfig = CONFIG, seed: int = 1) -> Batches:
+    names = ["liver", "kidney_left"]
+    return Batches(pairs_of(structure), embed_names(names), names, config, seed, torch.device("cpu"))
+
+
+def test_every_pair_comes_once_before_any_comes_again() -> None:
+    batches = batches_of()
+    for _ in range(3):
+        seen = torch.cat([batches.draw()[2] for _ in range(3)])
+        np.testing.assert_allclose(np.sort(seen.numpy()), np.linspace(0.0, 1.0, COUNT), rtol=1e-6)
+
+
+def test_shapes_and_values() -> None:
+    slices, text, target, partner = batches_of(structure=1).draw()
+    assert slices.shape == (4, 2, 32, 32)
+    assert text.shape == (4, 384)
+    assert target.dtype == torch.float32
+    assert sorted(partner.tolist()) == [0, 1, 2, 3]
+    assert (partner != torch.arange(4)).all()
+    np.testing.assert_array_equal(text[0].numpy(), embed_names(["kidney_left"])[0])
+    assert -2.0 <= slices[:, 0].min() <= slices[:, 0].max() <= 2.0
+    assert (slices[:, 1].amin(), slices[:, 1].amax()) == (-1.0, 1.0)
+
+
+def test_seed_decides() -> None:
+    first, second, other = (batches_of(seed=seed).draw() for seed in (1, 1, 2))
+    torch.testing.assert_close(first[0], second[0], rtol=0.0, atol=0.0)
+    assert not torch.equal(first[0], other[0])
+
+
+def on_the_left(batches: Batches) -> list[bool]:
+    masks = torch.cat([batches.draw()[0][:, 1] for _ in range(9)])
+    return (masks[..., :16].mean(dim=(1, 2)) > masks[..., 16:].mean(dim=(1, 2))).tolist()
+
+
+def test_only_structures_without_a_side_are_mirrored() -> None:
+    assert 0.2 < np.mean(on_the_left(batches_of(structure=0))) < 0.8
+    assert all(on_the_left(batches_of(structure=1)))
+
+
+def test_nothing_is_mirrored_where_the_axes_are_not_known() -> None:
+    assert all(on_the_left(batches_of(config=replace(CONFIG, orientation="as_stored"))))
