@@ -51,8 +51,10 @@ def active_learning(loop: "Loop", killed_flow_run: str | None) -> None:
     campaigns.record_process(loop.campaign.folder, str(flow_run.id))
     if killed_flow_run:
         _mark_crashed(killed_flow_run)
-    loop.run()
-    campaigns.forget_process(loop.campaign.folder)
+    try:
+        loop.run()
+    finally:
+        campaigns.forget_process(loop.campaign.folder)
 
 
 def _mark_crashed(flow_run_id: str) -> None:
@@ -241,8 +243,10 @@ class Loop:
         self._take_in(stages.number, requests, annotator)
         waiting = self._open(requests)
         if waiting:
-            self.campaign.append("awaiting", round=stages.number, waits_for=annotator.waits_for(waiting))
-            self.display.say(f"[yellow]waiting for {annotator.waits_for(waiting)}[/yellow]")
+            waits_for = annotator.waits_for(waiting)
+            last = self.campaign.ledger.entries()[-1]
+            if last.event != "awaiting" or last.payload["waits_for"] != waits_for:
+                self.campaign.append("awaiting", round=stages.number, waits_for=waits_for)
             return False
         returned = [a for a in self.campaign.annotations() if a.case_id in set(made.payload["selected"])]
         revealed = rounds.revealed_dsc(returned, masks, stages.structures)

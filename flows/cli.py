@@ -27,6 +27,7 @@ _out, _err = Console(), Console(stderr=True)
 Root = Annotated[Path, typer.Option("--campaigns-root", help="Folder that holds the campaigns.")]
 CampaignName = Annotated[str, typer.Argument(help="Name of a campaign, or path of its folder.")]
 _DEFAULT_ROOT = Path("campaigns")
+_INTERRUPTED = 130
 
 
 @app.callback()
@@ -132,9 +133,10 @@ def main() -> None:
     except SentinelLoopError as error:
         _err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        _err.print("Stopped; the same command goes on from here.")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
+            _err.print("Stopped; the same command goes on from here.")
+        raise
 
 
 def _escaped(text: str) -> str:

@@ -31,7 +31,9 @@ from sentinel.estimators.registry import estimator_entry
 for _settings in (SegmenterConfig, SentinelConfig):
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
 
-WHERE_AND_HOW = frozenset({"campaigns_root", "experiment", "data.root", "data.labelled", "data.unlabelled"})
+WHERE_AND_HOW = frozenset(
+    {"campaigns_root", "experiment", "data.root", "data.labelled", "data.unlabelled", "data.held_out"}
+)
 """Keys that may change between two starts of one campaign: they do not say what is computed."""
 
 
@@ -46,6 +48,17 @@ def _campaign_name(value: str) -> str:
         check_case_id(value)
     except DataError as error:
         raise ValueError(f"{value!r} cannot name a folder; use letters, digits, '.', '_' and '-'") from error
+    return value
+
+
+def _known_strategy(value: str) -> str:
+    resolve(value)
+    return value
+
+
+def _known_estimator(value: str | None) -> str | None:
+    if value is not None:
+        estimator_entry(value)
     return value
 
 
@@ -159,8 +172,8 @@ class ActiveLearningConfig(Model):
     start: StartModel = StartModel()
     rounds: PositiveInt = 5
     budget: BudgetModel = BudgetModel()
-    strategy: str = "quality"
-    estimator: str | None = None
+    strategy: Annotated[str, AfterValidator(_known_strategy)] = "quality"
+    estimator: Annotated[str | None, AfterValidator(_known_estimator)] = None
     segmenter: SegmenterConfig
     cross_fitting: CrossFittingModel = CrossFittingModel()
     sentinel: SentinelConfig = SentinelConfig()
@@ -169,8 +182,8 @@ class ActiveLearningConfig(Model):
 
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
-        _, estimator = resolve(self.strategy, self.estimator)
-        if estimator and estimator_entry(estimator).needs_sentinel and self.start.cases < 2:
+        resolve(self.strategy, self.estimator)
+        if self.data.layout != "folders" and self.cross_fits and self.start.cases < 2:
             raise ValueError(
                 "start.cases is 1, but the sentinel learns from cross-fitted masks, which take at least 2"
             )
@@ -180,6 +193,12 @@ class ActiveLearningConfig(Model):
     def folder(self) -> Path:
         """Folder of the campaign."""
         return self.campaigns_root / self.name
+
+    @property
+    def cross_fits(self) -> bool:
+        """Whether the campaign trains a sentinel on masks of labelled cases."""
+        name = self.estimator_name
+        return name is not None and estimator_entry(name).needs_sentinel
 
     @property
     def estimator_name(self) -> str | None:
@@ -198,7 +217,8 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ActiveLearningConf
         _set(values, override)
     stem = path.stem
     strategy, seed = values.get("strategy", "quality"), values.get("seed", 0)
-    values.setdefault("name", f"{stem}-{strategy}-seed{seed}")
+    estimator = f"-{values['estimator']}" if values.get("estimator") else ""
+    values.setdefault("name", f"{stem}-{strategy}{estimator}-seed{seed}")
     values.setdefault("experiment", stem)
     try:
         return ActiveLearningConfig.model_validate(values)

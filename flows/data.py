@@ -40,7 +40,8 @@ def phantom_root(config: ActiveLearningConfig) -> Path:
     if config.data.root is not None:
         return config.data.root
     digest = json_sha256(config.data.phantom.model_dump(mode="json"))[:8]
-    return config.campaigns_root / ".phantom" / f"{digest}-{config.data.held_out_cases or 0}"
+    held_out = _held_out_count(config.data, config.data.phantom.cases)
+    return config.campaigns_root / ".phantom" / f"{digest}-{held_out}"
 
 
 def generate_phantom(config: ActiveLearningConfig, progress: Progress | None = None) -> None:
@@ -128,6 +129,12 @@ def _check(config: ActiveLearningConfig, cohort: Cohort) -> Cohort:
     Pool.start(
         cohort.dataset, labelled=cohort.start, held_out=cohort.held_out, unlabelled=cohort.pool
     )  # refuses a patient on both sides
+    patients = {cohort.dataset.by_id[case_id].patient_id for case_id in cohort.start}
+    if config.cross_fits and len(patients) < 2:
+        raise ConfigError(
+            f"The sentinel learns from cross-fitted masks, which take at least 2 labelled patients, but the "
+            f"campaign starts with {len(patients)}; start with more or take the strategy random or entropy"
+        )
     selections = config.rounds - 1
     if selections and not cohort.pool:
         raise ConfigError("The pool is empty: every case is held out or labelled already")

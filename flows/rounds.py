@@ -1,5 +1,6 @@
 """The steps of a round as functions from files to files. No Prefect, no MLflow, no ledger here."""
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from segmenters.base import Report
 from segmenters.evaluation import StructureResult, evaluate_case
 
 SCORES, RESULTS, RANKED = "scores.csv", "results.csv", "ranked.csv"
+_TEXT = frozenset({"case_id", "structure", "estimator", "reason"})
 
 
 def training_cases(annotations: Sequence[Annotation], by_id: Mapping[str, Case]) -> tuple[TrainingCase, ...]:
@@ -221,7 +223,9 @@ def _evaluated(annotation: Annotation) -> frozenset[str]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    table = pd.read_csv(path, keep_default_na=True, dtype={"case_id": str, "structure": str, "reason": str})
-    if "reason" in table:
-        table["reason"] = table["reason"].fillna("")
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict(orient="records")]
+    """Rows of a table that `write_table` wrote: exact numbers (NaN where empty), and text as it was."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {key: value if key in _TEXT else float(value or "nan") for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]

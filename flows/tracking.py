@@ -18,6 +18,7 @@ from filelock import FileLock
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from cohort.ledger import Entry
 from flows.campaign import Campaign
@@ -60,7 +61,7 @@ class Tracker:
         """
         try:
             self._sync()
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             _log.warning(
                 "MLflow at %s cannot be written (%s); the ledger holds everything: "
                 "run `sentinel-loop track %s` later",

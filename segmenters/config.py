@@ -58,11 +58,15 @@ class SegmenterConfig:
 
     Args:
         network: one of `NETWORK_NAMES`; `segmenters.networks` builds them.
-        channels: feature maps per resolution level, finest first; each level halves the resolution.
+        channels: feature maps per level of the network, finest first.
+        full_resolution: whether the U-Net's first two levels both work at the resolution of the patch, which
+            keeps thin boundaries and costs about twice the time; if not, each level halves the resolution.
+            SegResNet's first level always works at full resolution.
         residual_units: convolutions per level of the U-Net in a residual unit, 0 is a plain U-Net.
         dropout: probability in the network, 0 is off.
         patch: training and sliding-window patch (D, H, W) in voxels of `spacing_mm`, canonical orientation;
-            every side a multiple of 2 ** (levels - 1).
+            every side a multiple of `factor`. At inference a window takes in a volume that is up to a
+            quarter larger whole.
         spacing_mm: (D, H, W) that the network works at, None is the median of the training cases.
         intensity: "per_volume_percentile" (clipped to the 0.5 and 99.5 percentile, then mean 0 and standard
             deviation 1) or "ct_hu" (`window_hu` to [-1, 1]).
@@ -82,6 +86,7 @@ class SegmenterConfig:
 
     network: str = "unet"
     channels: tuple[int, ...] = (16, 32, 64, 128)
+    full_resolution: bool = False
     residual_units: int = 0
     dropout: float = 0.0
     patch: Shape
@@ -121,14 +126,19 @@ class SegmenterConfig:
         self._check_levels()
         self._check_spacing()
 
+    @property
+    def factor(self) -> int:
+        """How much coarser the network's lowest level is than its input."""
+        return int(2 ** (len(self.channels) - (2 if self.full_resolution and self.network == "unet" else 1)))
+
     def _check_levels(self) -> None:
         if len(self.channels) < 2 or min(self.channels) < 1:
             raise ConfigError(f"channels is {self.channels}, expected two or more numbers of feature maps")
-        factor = 2 ** (len(self.channels) - 1)
+        factor = self.factor
         if len(self.patch) != 3 or any(side < factor or side % factor for side in self.patch):
             raise ConfigError(
                 f"patch is {self.patch}, expected three multiples of {factor}, because {len(self.channels)} "
-                "levels of channels halve the resolution that often; change patch or channels"
+                f"levels of channels reduce the resolution {factor} times; change patch or channels"
             )
 
     def _check_spacing(self) -> None:

@@ -1,6 +1,6 @@
 """From an image to a label map on its own grid, window by window."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -20,6 +20,8 @@ from segmenters.precision import autocast
 from segmenters.preprocessing import padding_value
 from segmenters.resampling import resample_linear
 from segmenters.uncertainty import Variation
+
+_WHOLE_AXIS = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,24 @@ def _most_probable(prob: Tensor, shape: Shape) -> NDArray[np.uint8]:
     return winner.numpy()
 
 
+def window_shape(size: Sequence[int], config: SegmenterConfig) -> Shape:
+    """The window for a volume: the patch, but along an axis that is up to a quarter longer the whole axis.
+
+    Args:
+        size: (D, H, W) of the volume at the network's spacing.
+        config: of the network.
+
+    >>> window_shape((40, 68, 81), SegmenterConfig(patch=(48, 64, 64)))
+    (48, 72, 64)
+    """
+    factor = config.factor
+    depth, height, width = (
+        -(-length // factor) * factor if side < length <= _WHOLE_AXIS * side else side
+        for length, side in zip(size, config.patch, strict=True)
+    )
+    return (depth, height, width)
+
+
 def _logits(network: nn.Module, image: Tensor, config: SegmenterConfig, windows: Windows) -> Tensor:
     def forward(patches: Tensor) -> Tensor:
         patches = patches.contiguous(memory_format=torch.channels_last_3d)
@@ -134,7 +154,7 @@ def _logits(network: nn.Module, image: Tensor, config: SegmenterConfig, windows:
         Tensor,
         sliding_window_inference(
             image,
-            roi_size=config.patch,
+            roi_size=window_shape(image.shape[2:], config),
             sw_batch_size=windows.batch,
             predictor=forward,
             overlap=windows.overlap,

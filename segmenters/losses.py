@@ -47,8 +47,9 @@ def dice_cross_entropy(logits: Tensor, channels: Tensor, known: Tensor) -> LossT
     """Soft Dice loss of the annotated structures and cross-entropy, with unannotated ones marginalised.
 
     The Dice of a structure is taken over all samples of the batch that annotate it, and averaged over
-    the structures that any sample annotates. A structure that is annotated but absent from the batch
-    counts through its false positives (smoothing 1 voxel).
+    the structures that occur in it. A structure that is annotated but absent from the batch is left to the
+    cross-entropy: with a smoothed Dice, its first few false positives would cost as much as a whole
+    structure, and a small or rarely annotated structure would be unlearned for good.
 
     Args:
         logits: (B, C, D, H, W) float32, background first.
@@ -77,7 +78,8 @@ def _dice(prob: Tensor, channels: Tensor, known: Tensor) -> Tensor:
     counted = known.to(prob.dtype)
     axes = (2, 3, 4)
     overlap = ((prob * reference).sum(axes) * counted).sum(0)[1:]
-    total = ((prob.sum(axes) + reference.sum(axes)) * counted).sum(0)[1:]
+    size = (reference.sum(axes) * counted).sum(0)[1:]
+    total = (prob.sum(axes) * counted).sum(0)[1:] + size
     losses = 1.0 - (2.0 * overlap + _SMOOTH) / (total + _SMOOTH)
-    annotated = counted.amax(0)[1:]
-    return (losses * annotated).sum() / annotated.sum().clamp(min=1.0)
+    present = (size > 0).to(prob.dtype)
+    return (losses * present).sum() / present.sum().clamp(min=1.0)

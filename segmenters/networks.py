@@ -20,7 +20,7 @@ def build_unet(config: SegmenterConfig, output_channels: int) -> nn.Module:
         in_channels=1,
         out_channels=output_channels,
         channels=config.channels,
-        strides=(2,) * (len(config.channels) - 1),
+        strides=(1 if config.full_resolution else 2, *(2,) * (len(config.channels) - 2)),
         num_res_units=config.residual_units,
         dropout=config.dropout,
     )

@@ -1,10 +1,10 @@
-"""Which patch to train on next: every case in turn, mostly centred on a structure, rare ones more often."""
+"""Which patch to train on next: mostly centred on a structure, every structure equally often."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from cohort.case import Shape
 from segmenters.preprocessing import PreparedCase
@@ -28,30 +28,39 @@ def spots(
 ) -> Iterator[Spot]:
     """An endless stream of patches.
 
-    Cases come in shuffled rounds, so that each is used equally often. Within a case the structure to centre
-    on is drawn with a weight of one over the number of cases that have it.
+    A patch that is centred on a structure draws the structure first, then a case that has it: so a structure
+    that few cases annotate is seen as often as one that all do. Cases (of a structure, and of all) come in
+    shuffled rounds, so that each is used equally often.
 
     Args:
         cases: to cut from.
         patch: (D, H, W) voxels.
-        foreground_fraction: share of patches that are centred on a structure, where the case has one.
+        foreground_fraction: share of patches that are centred on a structure, where any case has one.
         rng: of the draws.
     """
-    frequency = Counter(channel for case in cases for channel in case.places)
+    channels = sorted({channel for case in cases for channel in case.places})
+    holders = [[index for index, case in enumerate(cases) if channel in case.places] for channel in channels]
+    by_channel = [_rounds(indices, rng) for indices in holders]
+    anywhere = _rounds(list(range(len(cases))), rng)
     while True:
-        for index in rng.permutation(len(cases)):
-            case = cases[int(index)]
-            centred = rng.random() < foreground_fraction and bool(case.places)
-            centre = _structure_voxel(case, frequency, rng) if centred else None
-            yield Spot(case=int(index), start=_start(case, patch, centre, rng))
+        if channels and rng.random() < foreground_fraction:
+            drawn = int(rng.integers(len(channels)))
+            index = next(by_channel[drawn])
+            centre = _voxel(cases[index].places[channels[drawn]], rng)
+            yield Spot(case=index, start=_start(cases[index], patch, centre, rng))
+        else:
+            index = next(anywhere)
+            yield Spot(case=index, start=_start(cases[index], patch, None, rng))
 
 
-def _structure_voxel(case: PreparedCase, frequency: Counter[int], rng: np.random.Generator) -> Shape:
-    channels = sorted(case.places)
-    weights = np.array([1.0 / frequency[channel] for channel in channels])
-    channel = channels[int(rng.choice(len(channels), p=weights / weights.sum()))]
-    voxels = case.places[channel]
-    depth, height, width = (int(index) for index in voxels[int(rng.integers(len(voxels)))])
+def _rounds(indices: Sequence[int], rng: np.random.Generator) -> Iterator[int]:
+    while True:
+        for position in rng.permutation(len(indices)):
+            yield indices[int(position)]
+
+
+def _voxel(places: Tensor, rng: np.random.Generator) -> Shape:
+    depth, height, width = (int(index) for index in places[int(rng.integers(len(places)))])
     return (depth, height, width)
 
 

@@ -52,8 +52,8 @@ class Batches:
         """The next batch.
 
         Returns:
-            Normalised slices (B, 2, S, S), text embeddings (B, text_dim), true DSC (B,), and each one's partner
-            in the ranking loss (B,).
+            Normalised slices (B, 2, S, S), text embeddings (B, text_dim), true DSC (B,), and each
+            one's partner in the ranking loss (B,).
         """
         chosen = self._next()
         structure = self._pairs.structure[chosen]

@@ -1,15 +1,25 @@
 """Tiny anisotropic cohorts on disk: an axis swap, or a forgotten spacing, must fail somewhere."""
 
 import json
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, settings
 
 from cohort.case import Case, CaseView, Dataset, Structure
 from cohort.volume import write_volume
+from flows import environment
+
+# Prefect and MLflow read these when they are imported, and nothing of the user's may be read or written
+_prefect_home = tempfile.TemporaryDirectory(prefix="prefect-", ignore_cleanup_errors=True)
+os.environ["PREFECT_HOME"] = _prefect_home.name
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+environment.prepare(Path(_prefect_home.name))
 
 settings.register_profile(
     "project",
@@ -111,6 +121,55 @@ def make_decathlon(
             rows = [f"{case_id},{patient_id}" for case_id, patient_id in patients.items()]
             (folder / "patients.csv").write_text("\n".join(["case_id,patient_id", *rows]) + "\n")
         return folder
+
+    return make
+
+
+@pytest.fixture
+def make_campaign_yaml(tmp_path: Path) -> Callable[..., Path]:
+    """Write the YAML of a campaign whose trainings take a second, and give its path.
+
+    Args of the callable:
+        root: of a data set in the Decathlon layout.
+        changes: dotted key -> value, over the defaults; None removes the key.
+        path: of the file, by default `tiny.yaml` in tmp_path.
+    """
+
+    def make(
+        root: Path | str, changes: Mapping[str, object] | None = None, *, path: Path | None = None
+    ) -> Path:
+        values: dict[str, object] = {
+            "name": "tiny",
+            "campaigns_root": str(tmp_path / "campaigns"),
+            "threads": 1,
+            "data": {"layout": "decathlon", "root": str(root), "held_out_cases": 2},
+            "start": {"cases": 3},
+            "rounds": 3,
+            "budget": {"currency": "cases", "per_round": 2},
+            "strategy": "random",
+            "segmenter": {
+                "channels": [4, 8],
+                "patch": [8, 8, 8],
+                "steps": 3,
+                "batch_size": 2,
+                "learning_rate": 0.01,
+                "precision": "float32",
+            },
+            "cross_fitting": {"folds": 2, "steps": 2},
+            "sentinel": {"image_size": 32, "steps": 2, "batch_size": 4, "precision": "float32"},
+        }
+        for key, value in (changes or {}).items():
+            *parents, last = key.split(".")
+            place = values
+            for parent in parents:
+                place = place.setdefault(parent, {})  # type: ignore[assignment]
+            if value is None:
+                place.pop(last, None)
+            else:
+                place[last] = value
+        file = tmp_path / "tiny.yaml" if path is None else path
+        file.write_text(yaml.safe_dump(values))
+        return file
 
     return make
 

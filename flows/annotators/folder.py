@@ -34,9 +34,10 @@ class Folder:
         rows = []
         for rank, request in enumerate(requests):
             name = f"{request.case_id}.nii.gz"
-            partial = todo / f".{name}.tmp"
-            shutil.copyfile(proposals[request.case_id], partial)
-            partial.replace(todo / name)
+            if not (todo / name).exists():  # somebody may be at work on it
+                partial = todo / f".{name}.tmp"
+                shutil.copyfile(proposals[request.case_id], partial)
+                partial.replace(todo / name)
             rows.append(
                 {
                     "rank": rank,

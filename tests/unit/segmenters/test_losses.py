@@ -14,8 +14,8 @@ def test_fully_annotated_equals_the_plain_loss():
     terms = dice_cross_entropy(PROB.log(), TARGET, torch.tensor([[True, True, True]]))
 
     assert float(terms.cross_entropy) == pytest.approx(-(math.log(0.3) + math.log(0.6)) / 2)
-    # first: 1 - (2 * 0.3 + 1) / (0.4 + 1 + 1); second: 1 - 1 / (0.5 + 0 + 1)
-    assert float(terms.dice) == pytest.approx((1 / 3 + 1 / 3) / 2)
+    # 1 - (2 * 0.3 + 1) / (0.4 + 1 + 1); the second structure does not occur
+    assert float(terms.dice) == pytest.approx(1 / 3)
 
 
 def test_unannotated_structure_counts_as_background_or_unknown():
@@ -69,7 +69,8 @@ def test_moving_mass_between_annotated_structures_costs():
     (gradient,) = torch.autograd.grad(terms.dice + terms.cross_entropy, logits)
 
     along = gradient[:, 0] / PROB[:, 0] - gradient[:, 2] / PROB[:, 2]
-    assert float(along.abs().min()) > 0.01
+    # the second voxel is annotated as background: -1 / (2 * 0.6) of the cross-entropy
+    assert float(along[0, 0, 0, 1]) == pytest.approx(-1 / 1.2, abs=1e-5)
 
 
 def test_perfect_prediction_costs_nothing_and_nothing_annotated_has_no_dice():
@@ -81,6 +82,15 @@ def test_perfect_prediction_costs_nothing_and_nothing_annotated_has_no_dice():
     assert float(terms.dice + terms.cross_entropy) == pytest.approx(0.0, abs=1e-6)
     assert float(nothing.dice) == 0.0
     assert float(nothing.cross_entropy) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_structure_absent_from_the_batch_is_left_to_the_cross_entropy():
+    known = torch.tensor([[True, True, True]])
+    logits = PROB.log().requires_grad_()
+
+    (gradient,) = torch.autograd.grad(dice_cross_entropy(logits, TARGET * 0, known).dice, logits)
+
+    assert not gradient.any()
 
 
 def test_extreme_logits_stay_finite():

@@ -18,6 +18,13 @@ def test_logits_have_the_shape_of_the_patch(name, values):
     assert network(torch.zeros(2, 1, 8, 12, 16)).shape == (2, 3, 8, 12, 16)
 
 
+def test_full_resolution_has_one_halving_less():
+    config = SegmenterConfig(channels=(4, 8, 16, 16), patch=(4, 12, 20), full_resolution=True)
+
+    assert config.factor == 4
+    assert build_network(config, 3)(torch.zeros(1, 1, 4, 12, 20)).shape == (1, 3, 4, 12, 20)
+
+
 @pytest.mark.parametrize("name", NETWORK_NAMES)
 def test_weights_follow_the_seed_and_leave_the_global_state(name):
     state = torch.random.get_rng_state()

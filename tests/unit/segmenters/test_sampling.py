@@ -30,7 +30,7 @@ def test_every_case_comes_equally_often_and_inside_the_volume():
 
     drawn = list(islice(spots(cases, (8, 8, 8), 0.5, np.random.default_rng(0)), 300))
 
-    assert [sum(spot.case == index for spot in drawn) for index in range(3)] == [100, 100, 100]
+    assert all(abs(sum(spot.case == index for spot in drawn) - 100) <= 2 for index in range(3))
     starts = np.array([spot.start for spot in drawn])
     assert starts.min() >= 0
     assert (starts.max(axis=0) <= [12, 16, 20]).all()
@@ -44,17 +44,24 @@ def test_small_structure_is_centred_as_often_as_a_large_one():
     assert 150 < small < 250
 
 
-def test_structure_that_few_cases_have_is_centred_more_often():
+def test_structure_that_few_cases_have_is_centred_as_often_as_others():
     common = volume()
     common[2, 3, 4] = 0
     cases = [prepared(volume())] + [prepared(common) for _ in range(9)]
 
-    drawn = [
-        spot for spot in islice(spots(cases, (4, 4, 4), 1.0, np.random.default_rng(0)), 4000) if not spot.case
-    ]
+    drawn = list(islice(spots(cases, (4, 4, 4), 1.0, np.random.default_rng(0)), 1000))
 
-    # weights 1 (one case has it) and 1/10 (ten have it)
-    assert 0.85 < sum(spot.start == (0, 1, 2) for spot in drawn) / len(drawn) < 0.97
+    assert 430 < sum(spot.start == (0, 1, 2) for spot in drawn) < 570
+    # its one case comes for the rare structure and in a tenth of the others
+    assert 490 < sum(spot.case == 0 for spot in drawn) < 610
+
+
+def test_cases_without_any_structure_are_cut_anywhere():
+    empty = prepared(torch.zeros(20, 24, 28, dtype=torch.uint8))
+
+    drawn = list(islice(spots([empty], (4, 4, 4), 1.0, np.random.default_rng(0)), 50))
+
+    assert len({spot.start for spot in drawn}) > 40
 
 
 def test_volume_smaller_than_the_patch_is_centred_in_it():

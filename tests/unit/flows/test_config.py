@@ -1,0 +1,290 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cohort.errors import ConfigError
+from flows.config import ActiveLearningConfig, as_dict, config_sha256, differences, flatten, load_config
+
+MakeYaml = Callable[..., Path]
+
+
+@pytest.fixture
+def path(make_campaign_yaml: MakeYaml) -> Path:
+    return make_campaign_yaml("scans")
+
+
+def mistakes(path: Path, *overrides: str) -> dict[str, str]:
+    """Dotted key -> message of everything that is wrong with a config."""
+    with pytest.raises(ConfigError, match=r"has \d+ mistake") as caught:
+        load_config(path, overrides)
+    heading, *lines = str(caught.value).splitlines()
+    count = int(heading.split(" has ")[1].split()[0])
+    assert count == len(lines)
+    return dict(line.strip().split(": ", 1) for line in lines)
+
+
+def test_a_sound_config_is_read_into_the_settings_of_every_room(path: Path) -> None:
+    config = load_config(path)
+    assert config.data.root == Path("scans")
+    assert config.segmenter.patch == (8, 8, 8)
+    assert config.segmenter.channels == (4, 8)
+    assert config.sentinel.image_size == 32
+    assert config.folder == config.campaigns_root / "tiny"
+    assert config.estimator_name is None
+
+
+def test_all_mistakes_are_told_at_once_with_their_dotted_keys(make_campaign_yaml: MakeYaml) -> None:
+    path = make_campaign_yaml(
+        "scans",
+        {
+            "seed": -1,
+            "rounds": 0,
+            "budget.currency": "euros",
+            "budget.per_round": "much",
+            "data.held_out_fraction": 1.5,
+            "segmenter.steps": "many",
+            "segmenter.augmentation.noise": "loud",
+            "sentinel.image_size": "big",
+            "evaluation.tolerance_mm": -1,
+            "annotator.kind": "nobody",
+            "name": "a/b",
+        },
+    )
+    found = mistakes(path)
+    assert found.keys() >= {
+        "seed",
+        "rounds",
+        "budget.currency",
+        "budget.per_round",
+        "data.held_out_fraction",
+        "segmenter.steps",
+        "segmenter.augmentation.noise",
+        "sentinel.image_size",
+        "annotator.kind",
+        "name",
+    }
+    assert any(key.startswith("evaluation.tolerance_mm") for key in found)  # one for each form it may have
+    assert found["budget.currency"].startswith("unknown currency 'euros'; expected one of cases")
+    assert found["name"] == "'a/b' cannot name a folder; use letters, digits, '.', '_' and '-'"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "lucky_number",
+        "data.rot",
+        "data.phantom.case",
+        "start.case",
+        "budget.per_rounds",
+        "segmenter.step",
+        "segmenter.augmentation.flips",
+        "cross_fitting.fold",
+        "sentinel.step",
+        "evaluation.tolerance",
+        "annotator.name",
+    ],
+)
+def test_unknown_keys_are_mistakes_at_every_level(make_campaign_yaml: MakeYaml, key: str) -> None:
+    path = make_campaign_yaml("scans", {key: 1})
+    assert mistakes(path) == {key: "unknown key; remove it or correct its spelling"}
+
+
+def test_an_unknown_key_and_a_bad_value_are_told_together(path: Path) -> None:
+    found = mistakes(path, "segmenter.step=4", "sentinel.imagesize=3", "threads=x")
+    assert found.keys() == {"segmenter.step", "sentinel.imagesize", "threads"}
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "message"),
+    [
+        ("strategy=best", "strategy", "Unknown strategy 'best'; expected one of"),
+        ("estimator=oracle", "estimator", "Unknown estimator 'oracle'; expected one of entropy, sentinel"),
+        ("segmenter.patch=[8, 8, 7]", "segmenter", "patch is (8, 8, 7), expected three multiples of 2"),
+        ("segmenter.network=vnet", "segmenter", "network is 'vnet', expected one of"),
+        ("segmenter.augmentation.scale=2", "segmenter.augmentation", "augmentation.scale is 2.0, expected"),
+        ("sentinel.image_size=8", "sentinel", "Sentinel: image_size is 8, expected at least 32"),
+        ("cross_fitting.checkpoint_steps=[1, 9]", "cross_fitting", "checkpoint_steps [9] lie after the last"),
+        ("cross_fitting.folds=1", "cross_fitting.folds", "Input should be greater than or equal to 2"),
+        ("data.root=null", "data", "the layout 'decathlon' needs data.root"),
+        (
+            "data.layout=folders",
+            "data",
+            "the layout 'folders' needs data.labelled, data.unlabelled",
+        ),
+    ],
+)
+def test_values_that_a_room_refuses_are_told_with_their_key(
+    path: Path, override: str, key: str, message: str
+) -> None:
+    found = mistakes(path, override)
+    assert found.keys() == {key}
+    assert found[key].startswith(message)
+
+
+def test_an_unknown_strategy_is_told_together_with_other_mistakes(path: Path) -> None:
+    assert mistakes(path, "strategy=best", "rounds=0").keys() == {"strategy", "rounds"}
+
+
+def test_an_estimator_that_contradicts_the_strategy(path: Path) -> None:
+    (message,) = mistakes(path, "strategy=random", "estimator=entropy").values()
+    assert "ranks without quality scores" in message
+
+
+def test_a_sentinel_needs_two_cases_to_start_from(path: Path) -> None:
+    (message,) = mistakes(path, "strategy=quality", "start.cases=1").values()
+    assert message.startswith("start.cases is 1, but the sentinel learns from cross-fitted masks")
+    assert load_config(path, ["strategy=entropy", "start.cases=1"]).start.cases == 1
+
+
+def test_labelled_without_a_layout_means_folders(make_campaign_yaml: MakeYaml) -> None:
+    path = make_campaign_yaml(
+        "scans",
+        {
+            "data": {
+                "labelled": "a",
+                "unlabelled": "b",
+                "held_out": "c",
+                "structures": {"liver": 1},
+            }
+        },
+    )
+    assert load_config(path).data.layout == "folders"
+
+
+class TestSet:
+    def test_nested_values_of_every_kind(self, path: Path) -> None:
+        config = load_config(
+            path,
+            [
+                "seed=7",
+                "data.root=other/scans",
+                "segmenter.augmentation.flip=[true, false, false]",
+                "segmenter.spacing_mm=[3.0, 1, 0.5]",
+                "segmenter.learning_rate=2e-3",
+                "evaluation.tolerance_mm={liver: 2.0, spleen: 3}",
+                "strategy=quality",
+                "estimator=null",
+            ],
+        )
+        assert config.seed == 7
+        assert config.data.root == Path("other/scans")
+        assert config.segmenter.augmentation.flip == (True, False, False)
+        assert config.segmenter.spacing_mm == (3.0, 1.0, 0.5)
+        assert config.segmenter.learning_rate == 0.002
+        assert config.evaluation.tolerance_mm == {"liver": 2.0, "spleen": 3.0}
+        assert config.estimator_name == "sentinel"
+
+    def test_the_last_one_wins(self, path: Path) -> None:
+        assert load_config(path, ["seed=1", "seed=2"]).seed == 2
+
+    def test_an_equals_sign_may_be_in_the_value(self, path: Path) -> None:
+        assert load_config(path, ["experiment=a=b"]).experiment == "a=b"
+
+    @pytest.mark.parametrize("override", ["seed", "=7", "", "seed 7"])
+    def test_not_of_the_form_key_value(self, path: Path, override: str) -> None:
+        with pytest.raises(ConfigError, match=r"^--set '.*' is not of the form key=value"):
+            load_config(path, [override])
+
+    def test_below_a_value(self, path: Path) -> None:
+        with pytest.raises(ConfigError, match="'rounds' holds a value, so nothing can be set below it"):
+            load_config(path, ["rounds.of=7"])
+
+    def test_a_value_that_is_no_yaml(self, path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"--set 'seed=\[1,': the value is not valid YAML"):
+            load_config(path, ["seed=[1,"])
+
+
+class TestFile:
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"nothing\.yaml does not exist"):
+            load_config(tmp_path / "nothing.yaml")
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"a: [1,", "is not valid YAML"),
+            (b"\xff\xfe\x00bad", "is not valid YAML"),
+            (b"", "holds NoneType, expected keys and values"),
+            (b"- 1\n- 2\n", "holds list, expected keys and values"),
+        ],
+    )
+    def test_broken(self, tmp_path: Path, content: bytes, message: str) -> None:
+        path = tmp_path / "broken.yaml"
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=message) as caught:
+            load_config(path)
+        assert "\n" not in str(caught.value)
+
+
+class TestNames:
+    def test_the_default_name_tells_file_strategy_and_seed(
+        self, make_campaign_yaml: MakeYaml, tmp_path: Path
+    ) -> None:
+        path = make_campaign_yaml("scans", {"name": None}, path=tmp_path / "liver.yaml")
+        config = load_config(path, ["strategy=entropy", "seed=3"])
+        assert (config.name, config.experiment) == ("liver-entropy-seed3", "liver")
+
+    def test_given_names_stay(self, path: Path) -> None:
+        config = load_config(path, ["name=mine", "experiment=ours", "seed=3"])
+        assert (config.name, config.experiment) == ("mine", "ours")
+
+    @pytest.mark.parametrize("name", ["..", "../up", ".hidden", "two words", ""])
+    def test_a_name_is_a_folder_beside_the_others(self, path: Path, name: str) -> None:
+        assert mistakes(path, f"name={name!r}").keys() == {"name"}
+
+
+class TestDifferences:
+    def test_where_the_data_lie_does_not_count(self, path: Path) -> None:
+        old = as_dict(load_config(path))
+        new = as_dict(load_config(path, ["data.root=moved", "campaigns_root=elsewhere", "experiment=other"]))
+        assert differences(old, new) == []
+        assert config_sha256(old) == config_sha256(new)
+
+    @pytest.mark.parametrize(
+        ("override", "told"),
+        [
+            ("segmenter.steps=4", "segmenter.steps: 3 -> 4"),
+            ("seed=1", "seed: 0 -> 1"),
+            ("threads=2", "threads: 1 -> 2"),
+            ("evaluation.tolerance_mm=2", "evaluation.tolerance_mm: 1.0 -> 2.0"),
+        ],
+    )
+    def test_what_is_computed_counts(self, path: Path, override: str, told: str) -> None:
+        old, new = as_dict(load_config(path)), as_dict(load_config(path, [override]))
+        assert differences(old, new) == [told]
+        assert config_sha256(old) != config_sha256(new)
+
+    def test_a_value_that_became_a_table(self, path: Path) -> None:
+        old = as_dict(load_config(path))
+        new = as_dict(load_config(path, ["evaluation.tolerance_mm={liver: 1.0}"]))
+        assert differences(old, new) == [
+            "evaluation.tolerance_mm: 1.0 -> None",
+            "evaluation.tolerance_mm.liver: None -> 1.0",
+        ]
+
+
+def test_the_config_survives_its_own_yaml(path: Path) -> None:
+    """A campaign's config.yaml is compared with the next start's: writing and reading must change nothing."""
+    config = load_config(path, ["segmenter.spacing_mm=[3, 1, 0.5]", "strategy=quality"])
+    values = yaml.safe_load(yaml.safe_dump(as_dict(config)))
+    assert differences(values, as_dict(config)) == []
+    assert ActiveLearningConfig.model_validate(values) == config
+    assert config_sha256(values) == config_sha256(as_dict(config))
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys(path: Path) -> None:
+    values = as_dict(load_config(path))
+    turned = {key: values[key] for key in reversed(values)}
+    assert config_sha256(turned) == config_sha256(values)
+
+
+def test_the_hash_is_that_of_the_decisive_keys_alone() -> None:
+    # printf '{"data.layout": "phantom", "seed": 1}' | sha256sum
+    known = "d9b96554272454fa0c3852c799c1bd3f7116ead5b5aa4a91f5eb800d9e6faf99"
+    assert config_sha256({"seed": 1, "data": {"root": "anywhere", "layout": "phantom"}}) == known
+
+
+def test_flatten_keeps_empty_tables() -> None:
+    assert flatten({"a": {}, "b": {"c": [1]}}) == {"a": {}, "b.c": [1]}

@@ -1,0 +1,296 @@
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cohort.annotation import Annotation
+from cohort.budget import Budget, Cost, CostModel
+from cohort.case import Case, Dataset, Structure
+from cohort.metrics import dsc
+from cohort.records import Prediction, QualityScore, TrainingCase
+from cohort.selection import Candidate, resolve, select
+from cohort.volume import write_volume
+from flows import rounds
+from segmenters.evaluation import StructureResult
+
+Structures = tuple[Structure, ...]
+MakeDataset = Callable[..., Dataset]
+Make = Callable[[int], np.ndarray]
+
+
+def annotation(
+    case_id: str, path: Path = Path("a.nii.gz"), sha256: str = "", **structures: float
+) -> Annotation:
+    return Annotation(
+        case_id=case_id,
+        structures=structures or {"liver": 1.0, "spleen": 1.0},
+        path=path,
+        sha256=sha256 or f"sha-{case_id}",
+        annotator="oracle",
+        cost=Cost.zero(),
+    )
+
+
+def training_case(case_id: str, patient_id: str) -> TrainingCase:
+    return TrainingCase(
+        case_id=case_id,
+        patient_id=patient_id,
+        image=Path("i"),
+        label_map=Path("l"),
+        annotated=frozenset({"liver"}),
+    )
+
+
+def score(case_id: str, structure: str, raw: float, predicted_dsc: float = math.nan) -> QualityScore:
+    reason = "empty mask" if math.isnan(raw) else ""
+    return QualityScore(
+        case_id=case_id,
+        structure=structure,
+        raw=raw,
+        predicted_dsc=predicted_dsc,
+        estimator="sentinel",
+        reason=reason,
+    )
+
+
+class TestTrainingSet:
+    def test_cases_in_the_order_of_their_ids_with_what_was_annotated(self, make_dataset: MakeDataset) -> None:
+        by_id = make_dataset({"b": "p2", "a": "p1"}).by_id
+        found = rounds.training_cases([annotation("b", liver=0.7), annotation("a")], by_id)
+        assert [(case.case_id, case.patient_id) for case in found] == [("a", "p1"), ("b", "p2")]
+        assert found[1].annotated == {"liver"}
+
+    def test_the_last_annotation_of_a_case_counts(self, make_dataset: MakeDataset) -> None:
+        by_id = make_dataset({"a": "a"}).by_id
+        twice = [annotation("a", Path("old.nii.gz")), annotation("a", Path("new.nii.gz"))]
+        (found,) = rounds.training_cases(twice, by_id)
+        assert found.label_map == Path("new.nii.gz")
+
+    def test_its_version_depends_on_content_alone(self) -> None:
+        one, other = annotation("a"), annotation("b")
+        version = rounds.training_set_version([one, other])
+        assert rounds.training_set_version([other, one]) == version
+        assert rounds.training_set_version([one]) != version
+        assert rounds.training_set_version([one, annotation("b", sha256="corrected")]) != version
+        assert rounds.training_set_version([one, annotation("b", liver=1.0)]) != version
+
+    def test_structures_that_nobody_annotated_yet(self, structures: Structures) -> None:
+        assert rounds.unseen_structures([], structures) == ["liver", "spleen"]
+        assert rounds.unseen_structures([annotation("a", spleen=0.1)], structures) == ["liver"]
+        assert rounds.unseen_structures([annotation("a")], structures) == []
+
+
+class TestFolds:
+    CASES = tuple(training_case(f"c{n}", f"p{n // 2}") for n in range(10))
+
+    def test_each_case_is_left_out_once(self) -> None:
+        found = rounds.folds(self.CASES, 3, 1)
+        assert sorted(case_id for fold in found for case_id in fold) == sorted(c.case_id for c in self.CASES)
+        assert len(found) == 3
+
+    def test_the_cases_of_a_patient_stay_together(self) -> None:
+        for fold in rounds.folds(self.CASES, 2, 5):
+            assert {f"c{int(c[1:]) ^ 1}" for c in fold} == set(fold)
+
+    def test_no_more_folds_than_patients(self) -> None:
+        assert len(rounds.folds(self.CASES, 99, 0)) == 5
+        assert all(len(fold) == 2 for fold in rounds.folds(self.CASES, 99, 0))
+
+    def test_the_seed_decides(self) -> None:
+        assert rounds.folds(self.CASES, 2, 0) == rounds.folds(self.CASES, 2, 0)
+        assert len({tuple(rounds.folds(self.CASES, 2, seed)) for seed in range(8)}) > 1
+
+
+class TestGradedMasks:
+    def test_a_mask_beside_its_annotation(self, make_dataset: MakeDataset) -> None:
+        by_id = make_dataset({"a": "p1", "b": "p2"}).by_id
+        predictions = [Prediction(case_id="b", mask=Path("m/b.nii.gz"), checkpoint_sha256="x")]
+        known = [annotation("a"), annotation("b", Path("new/b.nii.gz"), liver=0.5, spleen=0.49)]
+        (found,) = rounds.graded_masks(predictions, known, by_id, "fold0/step2")
+        assert (found.case_id, found.patient_id, found.source) == ("b", "p2", "fold0/step2")
+        assert (found.mask, found.reference) == (Path("m/b.nii.gz"), Path("new/b.nii.gz"))
+        assert found.evaluated == {"liver"}, "less than half of the spleen is in the field of view"
+
+
+class TestEvaluate:
+    def test_every_case_is_measured_and_reported(
+        self, case: Case, structures: Structures, make_label_map: Make, affine: np.ndarray, tmp_path: Path
+    ) -> None:
+        predicted = make_label_map(1)
+        write_volume(tmp_path / "mask.nii.gz", predicted, affine)
+        told: list[tuple[int, int]] = []
+        found = rounds.evaluate(
+            [case],
+            {"scan_1": tmp_path / "mask.nii.gz"},
+            structures,
+            1.0,
+            lambda step, total, metrics: told.append((step, total)),
+        )
+        assert told == [(1, 1)]
+        assert [(r.case_id, r.structure) for r in found] == [("scan_1", "liver"), ("scan_1", "spleen")]
+        for result, structure in zip(found, structures, strict=True):
+            wanted = dsc(predicted == structure.label, make_label_map(0) == structure.label)
+            assert result.dsc == pytest.approx(wanted)
+            assert 0.0 < result.dsc < 1.0
+
+
+class TestTables:
+    def test_results_survive_csv(self, tmp_path: Path) -> None:
+        rows = (
+            StructureResult(case_id="007", structure="liver", dsc=0.1 + 0.2, nsd=1 / 3),
+            StructureResult(case_id="NA", structure="null", dsc=math.nan, nsd=math.nan),
+        )
+        rounds.write_table(tmp_path / "r.csv", rows)
+        found = rounds.read_results(tmp_path / "r.csv")
+        assert found[0] == rows[0]
+        assert (found[1].case_id, found[1].structure) == ("NA", "null")
+        assert math.isnan(found[1].dsc)
+
+    def test_scores_survive_csv(self, tmp_path: Path) -> None:
+        rows = (score("1e5", "liver", 0.25, 0.75), score("b", "spleen", math.nan))
+        rounds.write_table(tmp_path / "s.csv", rows)
+        found = rounds.read_scores(tmp_path / "s.csv")
+        assert (found[0].case_id, found[0].raw, found[0].predicted_dsc) == ("1e5", 0.25, 0.75)
+        assert found[0].reason == ""
+        assert found[1].missing
+        assert found[1].reason == "empty mask"
+
+    def test_reasons_that_are_all_empty_stay_text(self, tmp_path: Path) -> None:
+        rounds.write_table(tmp_path / "s.csv", [score("a", "liver", 0.25)])
+        assert rounds.read_scores(tmp_path / "s.csv")[0].reason == ""
+
+    def test_an_empty_table(self, tmp_path: Path) -> None:
+        rounds.write_table(tmp_path / "r.csv", [])
+        assert rounds.read_results(tmp_path / "r.csv") == ()
+
+
+@pytest.fixture
+def predictions() -> tuple[Prediction, ...]:
+    return tuple(
+        Prediction(
+            case_id=case_id,
+            mask=Path(f"{case_id}.nii.gz"),
+            checkpoint_sha256="x",
+            voxels={"liver": 10 * n, "spleen": 1},
+            slices={"liver": n, "spleen": 1},
+        )
+        for n, case_id in enumerate(("a", "b", "c"), start=1)
+    )
+
+
+SCORES = (
+    score("a", "liver", 0.9, 0.8),
+    score("a", "spleen", math.nan),
+    score("b", "liver", 0.2),
+    score("b", "spleen", 0.4),
+    score("c", "liver", 0.7, 0.6),
+    score("c", "spleen", 0.5, 0.5),
+)
+
+
+def candidates(
+    dataset: Dataset, predictions: Sequence[Prediction], structures: Structures
+) -> tuple[Candidate, ...]:
+    views = [case.view() for case in dataset.cases]
+    return rounds.candidates(views, predictions, SCORES, structures, CostModel())
+
+
+class TestSelection:
+    PATIENTS: Mapping[str, str] = {"a": "pa", "b": "pb", "c": "pc"}
+
+    def test_a_candidate_is_what_a_strategy_may_know(
+        self, make_dataset: MakeDataset, predictions: tuple[Prediction, ...], structures: Structures
+    ) -> None:
+        first, second, _ = candidates(make_dataset(self.PATIENTS), predictions, structures)
+        assert (first.case_id, first.patient_id) == ("a", "pa")
+        assert first.scores["liver"] == 0.9
+        assert math.isnan(first.scores["spleen"])
+        assert second.scores == {"liver": 0.2, "spleen": 0.4}
+        assert second.cost.as_dict() == {
+            "cases": 1.0,
+            "structures": 2.0,
+            "slices": 3.0,
+            "foreground_voxels": 21.0,
+            "minutes": pytest.approx(2.0 + 2 * 1.0 + 3 * 0.2),
+        }
+
+    def test_the_ranked_table_tells_the_whole_pool(
+        self, make_dataset: MakeDataset, predictions: tuple[Prediction, ...], structures: Structures
+    ) -> None:
+        strategy, _ = resolve("quality")
+        pool = candidates(make_dataset(self.PATIENTS), predictions, structures)
+        selection = select(strategy, pool, Budget(currency="cases", per_round=2), round=0, seed=0)
+        table = rounds.ranked_table(selection, SCORES, structures)
+        assert list(table.columns) == ["rank", "case_id", "priority", "selected", "liver", "spleen"]
+        assert list(table["rank"]) == [0, 1, 2]
+        assert table["priority"].is_monotonic_decreasing
+        assert list(table["selected"]) == [True, True, False]
+        assert list(table["case_id"][:2]) == list(selection.selected)
+        of = table.set_index("case_id")
+        assert of.loc["a", "liver"] == 0.8, "predicted DSC where the estimator gives one"
+        assert of.loc["b", "liver"] == 0.2, "its own value where not"
+        assert math.isnan(of.loc["a", "spleen"])
+
+    def test_a_strategy_without_scores_has_a_table_too(
+        self, make_dataset: MakeDataset, predictions: tuple[Prediction, ...], structures: Structures
+    ) -> None:
+        strategy, _ = resolve("random")
+        views = [case.view() for case in make_dataset(self.PATIENTS).cases]
+        pool = rounds.candidates(views, predictions, (), structures, CostModel())
+        selection = select(strategy, pool, Budget(currency="cases", per_round=1), round=0, seed=0)
+        table = rounds.ranked_table(selection, (), structures)
+        assert len(table) == 3
+        assert bool(table["liver"].isna().all())
+        assert isinstance(table, pd.DataFrame)
+
+
+class TestTrial:
+    @pytest.fixture
+    def returned(self, tmp_path: Path, affine: np.ndarray, make_label_map: Make) -> Annotation:
+        write_volume(tmp_path / "reference.nii.gz", make_label_map(0), affine)
+        return annotation("a", tmp_path / "reference.nii.gz", liver=1.0, spleen=0.3)
+
+    def test_the_dsc_that_an_annotation_reveals(
+        self,
+        returned: Annotation,
+        tmp_path: Path,
+        affine: np.ndarray,
+        make_label_map: Make,
+        structures: Structures,
+    ) -> None:
+        write_volume(tmp_path / "mask.nii.gz", make_label_map(1), affine)
+        found = rounds.revealed_dsc([returned], {"a": tmp_path / "mask.nii.gz"}, structures)
+        wanted = dsc(make_label_map(1) == 1, make_label_map(0) == 1)
+        assert found == {("a", "liver"): pytest.approx(wanted)}, "a third of the spleen measures nothing"
+
+    def test_a_structure_that_is_not_there_reveals_nothing(
+        self, tmp_path: Path, affine: np.ndarray, make_label_map: Make, structures: Structures
+    ) -> None:
+        no_spleen = np.where(make_label_map(0) == 2, 0, make_label_map(0)).astype(np.uint8)
+        write_volume(tmp_path / "reference.nii.gz", no_spleen, affine)
+        write_volume(tmp_path / "mask.nii.gz", make_label_map(0), affine)
+        found = rounds.revealed_dsc(
+            [annotation("a", tmp_path / "reference.nii.gz")], {"a": tmp_path / "mask.nii.gz"}, structures
+        )
+        assert found == {("a", "liver"): 1.0}
+
+    def test_agreement_of_scores_with_what_was_revealed(self) -> None:
+        revealed = {
+            ("a", "liver"): 0.9,
+            ("a", "spleen"): 0.1,
+            ("b", "liver"): 0.3,
+            ("c", "liver"): 0.5,
+            ("x", "liver"): 0.5,
+        }
+        found = rounds.estimator_trial(SCORES, revealed)
+        assert (found["n"], found["missing"]) == (3, 1)
+        assert found["spearman"] == pytest.approx(1.0)
+        assert found["mae"] == pytest.approx((0.1 + 0.1) / 2)
+        assert found["bias"] == pytest.approx((-0.1 + 0.1) / 2)
+
+    def test_nothing_revealed(self) -> None:
+        found = rounds.estimator_trial(SCORES, {})
+        assert found == {"pearson": None, "spearman": None, "mae": None, "bias": None, "n": 0, "missing": 0}

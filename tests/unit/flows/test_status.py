@@ -1,0 +1,100 @@
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flows import campaign as campaigns
+from flows.campaign import Campaign
+from flows.config import load_config
+from flows.status import status, table
+
+
+@pytest.fixture
+def campaign(make_campaign_yaml: Callable[..., Path]) -> Campaign:
+    return campaigns.create_or_open(load_config(make_campaign_yaml("scans")))
+
+
+def add_result(campaign: Campaign, number: int, dsc: float | None) -> None:
+    campaign.append(
+        "result",
+        round=number,
+        labelled_cases=3 + 2 * number,
+        budget={"cases": 3.0, "minutes": 12.6},
+        dsc=dsc,
+        nsd=0.5,
+        dsc_per_structure={"liver": dsc},
+        nsd_per_structure={"liver": 0.5},
+    )
+
+
+def shown(campaign: Campaign) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    with console.capture() as written:
+        console.print(table(status(campaign)))
+    return written.get()
+
+
+def test_a_campaign_that_has_just_begun(campaign: Campaign) -> None:
+    found = status(campaign)
+    assert found["campaign"] == "tiny"
+    assert found["state"] == "interrupted"
+    assert found["waits_for"].startswith("the command that started it: run it again")
+    assert found["rounds"] == []
+    assert "tiny: interrupted" in shown(campaign)
+
+
+def test_each_round_with_what_followed_it(campaign: Campaign) -> None:
+    add_result(campaign, 0, 0.25)
+    campaign.append("selection", round=0, selected=["c", "a", "b", "d"])
+    agreement = {"pearson": None, "spearman": 0.5, "mae": 0.125, "bias": 0.1, "n": 8, "missing": 1}
+    campaign.append("trial", round=0, estimator=agreement)
+    add_result(campaign, 1, 0.75)
+    campaign.append("finished", why="all rounds are done")
+
+    found = status(campaign)
+    assert (found["state"], found["waits_for"]) == ("finished", "")
+    first, last = found["rounds"]
+    assert first == {
+        "round": 0,
+        "labelled_cases": 3,
+        "budget": {"cases": 3.0, "minutes": 12.6},
+        "dsc": 0.25,
+        "nsd": 0.5,
+        "selected": ["c", "a", "b", "d"],
+        "estimator": agreement,
+    }
+    assert (last["selected"], last["estimator"]) == ([], {})
+
+    text = shown(campaign)
+    assert "0.250" in text
+    assert "c, a and 2 more" in text
+    assert "spearman 0.50, mae 0.12, n 8" in text
+    assert "pearson" not in text
+    assert " 13 " in text, "minutes without decimals"
+
+
+def test_a_round_in_which_nothing_could_be_measured(campaign: Campaign) -> None:
+    add_result(campaign, 0, None)
+    found = status(campaign)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert "0.500" in shown(campaign)
+
+
+def test_two_selected_cases_are_both_shown(campaign: Campaign) -> None:
+    add_result(campaign, 0, 0.1)
+    campaign.append("selection", round=0, selected=["b", "a"])
+    assert "b, a" in shown(campaign)
+    assert "more" not in shown(campaign)
+
+
+def test_what_people_have_to_do(campaign: Campaign) -> None:
+    add_result(campaign, 0, 0.25)
+    campaign.append("awaiting", round=0, waits_for="label maps in done: a.nii.gz")
+    found = status(campaign)
+    assert (found["state"], found["waits_for"]) == (
+        "awaiting annotation",
+        "label maps in done: a.nii.gz",
+    )
