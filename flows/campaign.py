@@ -146,7 +146,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # `is_locked` of another process may hold it for a moment
     except Timeout as error:
         raise CampaignError(
             f"Another process is running the campaign {folder}; wait for it, or stop it first"

@@ -18,7 +18,7 @@ _DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
 }
 _PREFECT_OF_THE_USER = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE")
@@ -41,7 +41,6 @@ def use_threads(threads: int) -> int:
     import torch
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    torch.set_flush_denormal(True)
     return torch.get_num_threads()
 
 

@@ -83,4 +83,5 @@ def _ignore(step: int, total: int, metrics: Mapping[str, float]) -> None:
 
 
 def _shown(metrics: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+    """The first metric: trainings report their loss first."""
+    return " ".join(f"{name} {value:.3f}" for name, value in list(metrics.items())[:1])

@@ -63,6 +63,8 @@ def run_stage(parent: Path, name: str, inputs: Mapping[str, object], make: Calla
         shutil.rmtree(finished)
     partial = parent / f".{name}-{digest}.partial"
     partial.mkdir(parents=True, exist_ok=True)
+    for torn in partial.rglob(".*.tmp"):
+        torn.unlink()
     started = time.monotonic()
     make(partial)
     seconds = round(time.monotonic() - started, 1)

@@ -125,22 +125,20 @@ def make_decathlon(
     return make
 
 
-@pytest.fixture
-def make_campaign_yaml(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def write_campaign_yaml() -> Callable[..., Path]:
     """Write the YAML of a campaign whose trainings take a second, and give its path.
 
     Args of the callable:
+        path: of the YAML; campaigns go into `campaigns` beside it.
         root: of a data set in the Decathlon layout.
         changes: dotted key -> value, over the defaults; None removes the key.
-        path: of the file, by default `tiny.yaml` in tmp_path.
     """
 
-    def make(
-        root: Path | str, changes: Mapping[str, object] | None = None, *, path: Path | None = None
-    ) -> Path:
+    def write(path: Path, root: Path | str, changes: Mapping[str, object] | None = None) -> Path:
         values: dict[str, object] = {
             "name": "tiny",
-            "campaigns_root": str(tmp_path / "campaigns"),
+            "campaigns_root": str(path.parent / "campaigns"),
             "threads": 1,
             "data": {"layout": "decathlon", "root": str(root), "held_out_cases": 2},
             "start": {"cases": 3},
@@ -167,9 +165,20 @@ def make_campaign_yaml(tmp_path: Path) -> Callable[..., Path]:
                 place.pop(last, None)
             else:
                 place[last] = value
-        file = tmp_path / "tiny.yaml" if path is None else path
-        file.write_text(yaml.safe_dump(values))
-        return file
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_campaign_yaml(tmp_path: Path, write_campaign_yaml: Callable[..., Path]) -> Callable[..., Path]:
+    """Write the YAML of a tiny campaign, by default `tiny.yaml` in tmp_path; see `write_campaign_yaml`."""
+
+    def make(
+        root: Path | str, changes: Mapping[str, object] | None = None, *, path: Path | None = None
+    ) -> Path:
+        return write_campaign_yaml(tmp_path / "tiny.yaml" if path is None else path, root, changes)
 
     return make
 
