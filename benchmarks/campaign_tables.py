@@ -50,12 +50,17 @@ def rows(campaign: Campaign) -> list[str]:
         lower, upper = interval(results, list(found["dsc_per_structure"]))
         trial = campaign.event("trial", number)
         estimator = trial.payload["estimator"] if trial else {}
-        lines.append(
-            f"| {campaign.name} | {number} | {found['labelled_cases']} | {found['budget']['minutes']:.0f} "
-            f"| {found['dsc']:.4f} [{lower:.3f}, {upper:.3f}] | {found['nsd']:.4f} "
-            f"| {_shown(estimator, 'spearman')} | {_shown(estimator, 'pearson')} | {_shown(estimator, 'mae')} "
-            f"| {minutes(campaign, number):.1f} |"
-        )
+        cells = [
+            campaign.name,
+            str(number),
+            str(found["labelled_cases"]),
+            f"{found['budget']['minutes']:.0f}",
+            f"{found['dsc']:.4f} [{lower:.3f}, {upper:.3f}]",
+            f"{found['nsd']:.4f}",
+            *(_shown(estimator, key) for key in ("spearman", "pearson", "mae")),
+            f"{minutes(campaign, number):.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -3,7 +3,6 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -100,14 +99,9 @@ def evaluate(
 ) -> tuple[StructureResult, ...]:
     """DSC and NSD of predicted label maps against the references of their cases."""
     results: list[StructureResult] = []
-    with ThreadPoolExecutor(max_workers=2) as threads:
-        found = threads.map(
-            lambda case: evaluate_case(case, masks[case.case_id], structures, tolerance_mm=tolerance_mm),
-            cases,
-        )
-        for done, of_case in enumerate(found, start=1):
-            results.extend(of_case)
-            report(done, len(cases), {})
+    for done, case in enumerate(cases, start=1):
+        results.extend(evaluate_case(case, masks[case.case_id], structures, tolerance_mm=tolerance_mm))
+        report(done, len(cases), {})
     return tuple(results)
 
 
