@@ -44,4 +44,6 @@ def _sound_cohort(config: ActiveLearningConfig, display: Display) -> tuple[data.
     cohort = data.load_cohort(config)
     with display.step("check every scan") as report:
         data.validate_cohort(config, cohort, lambda done, total: report(done, total, {}))
+    if not cohort.dataset.patients_known:
+        display.say(f"  {cohort.dataset.name} does not say which scans share a patient: splits go by case")
     return cohort, dict(data.fingerprints(cohort.dataset.cases))
