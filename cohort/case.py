@@ -15,6 +15,7 @@ MIN_EVALUATED_FRACTION = 0.5
 """Metrics count a truncated structure only where at least this fraction of it is in the field of view."""
 
 _CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_RESERVED = frozenset({"stage", "curves"})
 
 
 def check_case_id(case_id: str) -> None:
@@ -34,6 +35,8 @@ def check_case_id(case_id: str) -> None:
             f"Case id {case_id!r} cannot be used as a file name: expected letters, digits, '.', '_', '+' and "
             "'-', starting with a letter or digit; rename the case"
         )
+    if case_id in _RESERVED:
+        raise DataError(f"Case id {case_id!r} is the name of a file that stages write; rename the case")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ Affine = NDArray[np.float64]
 
 SUFFIXES = (".nii.gz", ".nii")
 _AFFINE_TOLERANCE_MM = 1e-2
+_NIFTI2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 _BROKEN_FILE: tuple[type[Exception], ...] = (
     EOFError,
     OSError,
@@ -233,7 +234,13 @@ def _load(path: Path) -> Any:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = igzip.decompress(data)
-        return nib.Nifti1Image.from_bytes(data)
+        kind = nib.Nifti2Image if data[:4] in _NIFTI2_SIZES else nib.Nifti1Image
+        image = kind.from_bytes(data)
+    if image.get_data_dtype().kind not in "biuf":
+        raise DataError(
+            f"{path} holds {image.get_data_dtype()} voxels (colour or complex); expected one real number each"
+        )
+    return image
 
 
 def _grid(image: Any, path: Path) -> Grid:

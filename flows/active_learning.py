@@ -4,6 +4,8 @@ The flow reads everything from the campaign's folder and ledger, so it can be ki
 again: what is done is not done twice.
 """
 
+import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +19,9 @@ from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from cohort.annotation import Annotation, Request, check_annotation
-from cohort.budget import Budget, Cost, CostModel, annotation_cost
+from cohort.budget import Budget, Cost, annotation_cost
 from cohort.case import Case
-from cohort.errors import CampaignError, SelectionError
+from cohort.errors import AnnotationError, CampaignError, SelectionError
 from cohort.records import Prediction, QualityScore
 from cohort.selection import resolve, select
 from cohort.volume import read_grid, write_bytes, write_volume
@@ -38,6 +40,7 @@ from flows.tracking import Tracker
 from segmenters.evaluation import summarise
 
 FIGURES = "figures"
+_log = logging.getLogger(__name__)
 
 
 @flow(name="active-learning", validate_parameters=False, persist_result=False)
@@ -114,23 +117,30 @@ class Loop:
         begun = self.campaign.event("start")
         if begun is None:
             self.campaign.append("start", code_version=code_version(), **start)
-        elif begun.payload["dataset_sha256"] != start["dataset_sha256"]:
-            raise CampaignError(
-                f"The scans or labels of {self.cohort.dataset.name!r} have changed since the campaign "
-                f"{self.campaign.folder} started; restore them, or start a new campaign with --set name=..."
-            )
+        else:
+            self._check_unchanged(begun.payload, start)
         names = tuple(structure.name for structure in self.cohort.dataset.structures)
         given = Oracle(by_id=self.cohort.dataset.by_id, name="given at the start")
         requests = tuple(Request(case_id=case_id, structures=names) for case_id in self.cohort.start)
         self._take_in(None, requests, given)
+
+    def _check_unchanged(self, begun: Mapping[str, object], now: Mapping[str, object]) -> None:
+        """Refuse to go on with other data, another split or other structures than the campaign began with."""
+        current = json.loads(json.dumps(now))
+        changed = [name for name in current if begun.get(name) != current[name]]
+        if changed:
+            raise CampaignError(
+                f"The campaign {self.campaign.folder} started with other data: {', '.join(changed)} changed "
+                "since then; restore the data set and the config, or start a new campaign with --set name=..."
+            )
 
     def _round(self, number: int) -> bool:
         """Run a round; whether the campaign can go on."""
         stages = self._stages(number)
         if self.campaign.event("result", number) is None:
             self._measure(stages)
-            self._draw_curve()
             self.tracker.sync()
+        self._draw_curve()
         if number == self.config.rounds - 1:
             return self._finish("all rounds are done")
         if self.campaign.event("trial", number):
@@ -146,7 +156,7 @@ class Loop:
 
     def _stages(self, number: int) -> RoundStages:
         known = [
-            (entry.payload["round"], annotation)
+            (entry.payload["round"], _unaltered(annotation))
             for entry, annotation in zip(
                 self.campaign.events("annotation"), self.campaign.annotations(), strict=True
             )
@@ -206,9 +216,8 @@ class Loop:
         scores: Sequence[QualityScore],
     ) -> None:
         strategy, estimator = resolve(self.config.strategy, self.config.estimator)
-        candidates = rounds.candidates(
-            [case.view() for case in pool], predictions, scores, stages.structures, self._cost_model()
-        )
+        views, costs = [case.view() for case in pool], self.config.budget.cost_model
+        candidates = rounds.candidates(views, predictions, scores, stages.structures, costs)
         budget = Budget(currency=self.config.budget.currency, per_round=self.config.budget.per_round)
         selection = select(strategy, candidates, budget, round=stages.number, seed=self.config.seed)
         if not selection.selected:
@@ -250,7 +259,10 @@ class Loop:
             return False
         returned = [a for a in self.campaign.annotations() if a.case_id in set(made.payload["selected"])]
         revealed = rounds.revealed_dsc(returned, masks, stages.structures)
-        self._draw(stages, returned, masks, scores, revealed)
+        try:
+            self._draw(stages, returned, masks, scores, revealed)
+        except (ValueError, TypeError, IndexError) as error:
+            _log.warning("The figures of round %d cannot be drawn: %s", stages.number, error)
         self.campaign.append(
             "trial",
             round=stages.number,
@@ -294,8 +306,15 @@ class Loop:
 
     def _take_in(self, number: int | None, requests: Sequence[Request], annotator: Annotator) -> None:
         """Pass what is back through the intake gate; each file is written before its line in the ledger."""
+        refused = []
         for returned in annotator.collect(self._open(requests)):
-            self._let_in(number, returned, annotator.name)
+            try:
+                self._let_in(number, returned, annotator.name)
+            except AnnotationError as error:
+                refused.append(str(error))
+        if refused:
+            self.campaign.append("awaiting", round=number, waits_for="corrections: " + " / ".join(refused))
+            raise AnnotationError("\n".join(refused))
 
     def _let_in(self, number: int | None, returned: Returned, annotator: str) -> None:
         case = self.cohort.dataset.by_id[returned.case_id]
@@ -304,7 +323,8 @@ class Loop:
         grid = read_grid(case.image)
         label_map = check_annotation(returned.path, case.view(), grid, request, structures).label_map
         annotated = [structure for structure in structures if structure.name in returned.structures]
-        cost = annotation_cost(label_map.array, annotated, self._cost_model(), minutes=returned.minutes)
+        costs = self.config.budget.cost_model
+        cost = annotation_cost(label_map.array, annotated, costs, minutes=returned.minutes)
         path = self.campaign.folder / "annotations" / f"{returned.case_id}.nii.gz"
         write_volume(path, label_map.array, label_map.affine)
         self.campaign.append(
@@ -319,18 +339,19 @@ class Loop:
             cost=cost.as_dict(),
         )
 
-    def _cost_model(self) -> CostModel:
-        budget = self.config.budget
-        return CostModel(
-            minutes_per_case=budget.minutes_per_case,
-            minutes_per_structure=budget.minutes_per_structure,
-            minutes_per_slice=budget.minutes_per_slice,
-        )
-
     def _finish(self, why: str) -> bool:
         if self.campaign.event("finished") is None:
             self.campaign.append("finished", why=why)
         return False
+
+
+def _unaltered(annotation: Annotation) -> Annotation:
+    """Refuse a file that is no longer what was let in: the ledger would name another hash."""
+    if not annotation.path.is_file() or file_sha256(annotation.path) != annotation.sha256:
+        raise CampaignError(
+            f"The annotation {annotation.path} is not the file that was let in; restore it from a copy"
+        )
+    return annotation
 
 
 def _known(values: Mapping[str, float]) -> dict[str, float | None]:

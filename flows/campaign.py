@@ -99,8 +99,17 @@ def open_campaign(folder: Path) -> Campaign:
             f"There is no campaign at {folder} (no {CONFIG} in it); "
             f"campaigns beside it: {', '.join(known_campaigns(folder.parent)) or 'none'}"
         )
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Campaign(folder=folder, values=values, ledger=Ledger(folder / LEDGER))
+    return Campaign(folder=folder, values=_read_config(path), ledger=Ledger(folder / LEDGER))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CampaignError(f"{path} is not valid YAML any more; restore it from a copy") from error
+    if not isinstance(values, dict):
+        raise CampaignError(f"{path} does not hold a configuration any more; restore it from a copy")
+    return values
 
 
 def known_campaigns(root: Path) -> list[str]:
@@ -117,7 +126,7 @@ def check_config(config: ActiveLearningConfig) -> None:
     path = config.folder / CONFIG
     if not path.is_file():
         return
-    changed = differences(yaml.safe_load(path.read_text(encoding="utf-8")), as_dict(config))
+    changed = differences(_read_config(path), as_dict(config))
     if changed:
         raise CampaignError(
             f"The campaign folder {config.folder} was made with another config ({'; '.join(changed)}); "

@@ -5,10 +5,11 @@ import logging
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 from rich.console import Console
@@ -104,18 +105,23 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.")] = 5000,
 ) -> None:
     """Serve MLflow's UI on the store of the campaigns, and print the link to the charts over rounds."""
-    from flows.tracking import Tracker, charts_link, server_command
+    from flows.tracking import Tracker, charts_link, server_command, tracking_uri
 
     opened = _open(campaign, campaigns_root)
     tracker = Tracker(campaign=opened)
-    tracker.sync()
-    experiment = tracker.experiment_id()
+    if not tracker.sync():
+        raise CampaignError("MLflow's store cannot be written, so there is nothing to show; see above")
+    experiment, store = tracker.experiment_id(), tracking_uri(opened.folder.parent)
+    if store.startswith(("http://", "https://")):
+        typer.echo(charts_link(store.rstrip("/"), experiment))
+        return
     port = _free_port(host, port)
     address = f"http://{host}:{port}"
     command = [sys.executable, *server_command(opened.folder.parent, host, port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
+    log = tempfile.TemporaryFile()
+    server = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
     try:
-        _wait_until_served(address, server)
+        _wait_until_served(address, server, log)
         typer.echo(charts_link(address, experiment))
         _err.print("Open the link above to see the rounds; Ctrl-C ends the server.", highlight=False)
         server.wait()
@@ -133,6 +139,9 @@ def main() -> None:
     except SentinelLoopError as error:
         _err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    except OSError as error:
+        _err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
             _err.print("Stopped; the same command goes on from here.")
@@ -148,8 +157,10 @@ def _escaped(text: str) -> str:
 def _open(campaign: str, campaigns_root: Path):  # type: ignore[no-untyped-def]
     from flows import environment
 
-    path = Path(campaign)
-    folder = path if (path / "config.yaml").is_file() else campaigns_root / campaign
+    path = campaigns_root / campaign
+    if not (path / "ledger.jsonl").is_file() and (Path(campaign) / "ledger.jsonl").is_file():
+        path = Path(campaign)
+    folder = path.resolve() if path.name in {"", "..", "."} else path
     environment.prepare(folder.parent)
     from flows.campaign import open_campaign
 
@@ -169,10 +180,11 @@ def _free_port(host: str, port: int) -> int:
     raise CampaignError(f"No port is free on {host}; name another address with --host")
 
 
-def _wait_until_served(address: str, server: "subprocess.Popen[bytes]") -> None:
+def _wait_until_served(address: str, server: "subprocess.Popen[bytes]", log: IO[bytes]) -> None:
     for _ in range(240):
         if server.poll() is not None:
-            said = server.stderr.read().decode(errors="replace") if server.stderr else ""
+            log.seek(0)
+            said = log.read().decode(errors="replace")
             raise CampaignError(f"MLflow's server ended at once: {said.strip()[-500:]}")
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310

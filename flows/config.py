@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from cohort.budget import CURRENCIES
+from cohort.budget import CURRENCIES, CostModel
 from cohort.case import check_case_id
 from cohort.errors import ConfigError, DataError
 from cohort.selection.registry import resolve
@@ -29,7 +29,7 @@ from sentinel.config import SentinelConfig
 from sentinel.estimators.registry import estimator_entry
 
 for _settings in (SegmenterConfig, SentinelConfig):
-    setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
+    setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
 
 WHERE_AND_HOW = frozenset(
     {"campaigns_root", "experiment", "data.root", "data.labelled", "data.unlabelled", "data.held_out"}
@@ -65,7 +65,7 @@ def _known_estimator(value: str | None) -> str | None:
 class Model(BaseModel):
     """A part of the configuration: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PhantomModel(Model):
@@ -131,6 +131,15 @@ class BudgetModel(Model):
     minutes_per_case: NonNegativeFloat = 2.0
     minutes_per_structure: NonNegativeFloat = 1.0
     minutes_per_slice: NonNegativeFloat = 0.2
+
+    @property
+    def cost_model(self) -> CostModel:
+        """What an annotation costs."""
+        return CostModel(
+            minutes_per_case=self.minutes_per_case,
+            minutes_per_structure=self.minutes_per_structure,
+            minutes_per_slice=self.minutes_per_slice,
+        )
 
 
 class CrossFittingModel(Model):

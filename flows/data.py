@@ -1,11 +1,13 @@
 """From the configuration to a cohort whose files are known to be sound, and to its split."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from cohort.budget import Budget
 from cohort.case import Case, Dataset
 from cohort.errors import ConfigError
 from cohort.layouts import decathlon, folders
@@ -14,8 +16,10 @@ from cohort.pool import Pool, choose_held_out, choose_start
 from cohort.validation import validate_cases
 from flows.config import ActiveLearningConfig, DataModel
 from flows.stages import file_sha256, json_sha256
+from sentinel.training import trainable_embeddings
 
 Progress = Callable[[int, int], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,42 @@ def _check(config: ActiveLearningConfig, cohort: Cohort) -> Cohort:
             f"The sentinel learns from cross-fitted masks, which take at least 2 labelled patients, but the "
             f"campaign starts with {len(patients)}; start with more or take the strategy random or entropy"
         )
+    _check_names(config, cohort.dataset)
+    _check_measurable(cohort)
+    _check_budget(config, cohort)
+    return cohort
+
+
+def _check_names(config: ActiveLearningConfig, dataset: Dataset) -> None:
+    names = [structure.name for structure in dataset.structures]
+    tolerance_mm = config.evaluation.tolerance_mm
+    missing = [] if isinstance(tolerance_mm, float) else [n for n in names if n not in tolerance_mm]
+    if missing:
+        raise ConfigError(f"evaluation.tolerance_mm names no tolerance for {', '.join(missing)}")
+    if config.cross_fits:
+        trainable_embeddings(names, config.sentinel)
+
+
+def _check_measurable(cohort: Cohort) -> None:
+    by_id = cohort.dataset.by_id
+    measured = {name for case_id in cohort.held_out for name in by_id[case_id].evaluated}
+    blind = [s.name for s in cohort.dataset.structures if s.name not in measured]
+    if len(blind) == len(cohort.dataset.structures):
+        raise ConfigError("No held-out case has a structure that could be measured; hold out other cases")
+    if blind:
+        _log.warning("No held-out case can measure %s; the mean DSC leaves them out", ", ".join(blind))
+
+
+def _check_budget(config: ActiveLearningConfig, cohort: Cohort) -> None:
+    structures = len(cohort.dataset.structures)
+    model = config.budget.cost_model
+    budget = Budget(currency=config.budget.currency, per_round=config.budget.per_round)
+    least = model.cost(structures=structures, slices=1, foreground_voxels=1)
+    if not budget.affords(least):
+        raise ConfigError(
+            f"budget.per_round is {budget.per_round:g} {budget.currency}, but annotating the {structures} "
+            f"structures of one case takes at least {budget.amount(least):g}; raise it"
+        )
     selections = config.rounds - 1
     if selections and not cohort.pool:
         raise ConfigError("The pool is empty: every case is held out or labelled already")
@@ -146,4 +186,3 @@ def _check(config: ActiveLearningConfig, cohort: Cohort) -> Cohort:
             f"{selections} selecting rounds = {wanted:g} {currency}, but the pool holds "
             f"{available[currency]}; lower budget.per_round or rounds"
         )
-    return cohort

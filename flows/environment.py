@@ -40,6 +40,7 @@ def use_threads(threads: int) -> int:
     """Let torch use this many threads, 0 for all cores, and return the number in use."""
     import torch
 
+    torch.set_flush_denormal(True)  # before the first operation: worker threads inherit it when they start
     torch.set_num_threads(threads or os.cpu_count() or 1)
     return torch.get_num_threads()
 

@@ -2,8 +2,8 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def candidates(
     by_case: dict[str, dict[str, float]] = {case.case_id: {} for case in cases}
     for score in scores:
         by_case[score.case_id][score.structure] = score.raw
-    predicted = {prediction.case_id: prediction for prediction in predictions}
+    predicted = {p.case_id: p for p in expected_sizes(predictions, structures)}
     return tuple(
         Candidate(
             case_id=case.case_id,
@@ -142,6 +142,30 @@ def candidates(
         )
         for case in cases
     )
+
+
+def expected_sizes(
+    predictions: Sequence[Prediction], structures: Sequence[Structure]
+) -> tuple[Prediction, ...]:
+    """Predictions as the budget should see them: a mask that was missed will not be free to annotate.
+
+    Returns:
+        The predictions, with the median size over the masks that are not empty in place of an empty one.
+    """
+
+    def filled(counts: Mapping[str, int], medians: Mapping[str, int]) -> dict[str, int]:
+        return {name: counts.get(name, 0) or median for name, median in medians.items()}
+
+    voxels = {s.name: _median(p.voxels.get(s.name, 0) for p in predictions) for s in structures}
+    slices = {s.name: _median(p.slices.get(s.name, 0) for p in predictions) for s in structures}
+    return tuple(
+        replace(p, voxels=filled(p.voxels, voxels), slices=filled(p.slices, slices)) for p in predictions
+    )
+
+
+def _median(counts: Iterable[int]) -> int:
+    found = [count for count in counts if count > 0]
+    return int(np.median(found)) if found else 1
 
 
 def ranked_table(
@@ -156,15 +180,17 @@ def ranked_table(
     selected = set(selection.selected)
     rows = [
         {
+            **{s.name: quality.get(ranked.case_id, {}).get(s.name, math.nan) for s in structures},
             "rank": ranked.rank,
             "case_id": ranked.case_id,
             "priority": ranked.priority,
             "selected": ranked.case_id in selected,
-            **{s.name: quality.get(ranked.case_id, {}).get(s.name, math.nan) for s in structures},
         }
         for ranked in selection.ranked
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    first = ["rank", "case_id", "priority", "selected"]
+    return table[first + [name for name in table.columns if name not in first]]
 
 
 def revealed_dsc(

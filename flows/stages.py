@@ -78,12 +78,11 @@ def run_stage(parent: Path, name: str, inputs: Mapping[str, object], make: Calla
 
 def is_whole(folder: Path) -> bool:
     """Whether a stage finished and every file that it made is still what it was."""
-    if not (folder / MANIFEST).is_file():
+    try:
+        files: dict[str, str] = read_json(folder / MANIFEST)["files"]
+        return all(file_sha256(folder / name) == sha256 for name, sha256 in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    files: dict[str, str] = read_json(folder / MANIFEST)["files"]
-    return all(
-        (folder / name).is_file() and file_sha256(folder / name) == sha256 for name, sha256 in files.items()
-    )
 
 
 def stage_sha256(folder: Path) -> str:

@@ -98,6 +98,10 @@ class Tracker:
         if parent is None:
             parent = self._create_parent(client, experiment, entries[0])
         run_id = str(parent.info.run_id)
+        settings = sorted(flatten(self.campaign.values).items())
+        client.log_batch(
+            run_id, params=[Param(_metric_name(key), str(value)[:500]) for key, value in settings]
+        )
         _log_metrics(client, run_id, list(self._round_metrics()))
         for result in self.campaign.events("result"):
             self._log_round(client, experiment, run_id, result)
@@ -133,8 +137,6 @@ class Tracker:
         run = client.create_run(
             experiment, start_time=_milliseconds(start), tags=tags, run_name=self.campaign.name
         )
-        params = [Param(key, str(value)[:500]) for key, value in sorted(flatten(values).items())]
-        client.log_batch(run.info.run_id, params=params)
         return run
 
     def _round_metrics(self) -> Iterator[Metric]:
@@ -187,7 +189,7 @@ class Tracker:
     def _log_files(self, client: MlflowClient, run_id: str, parent: str, folder: Path, number: int) -> None:
         ranked = folder / "ranked.csv"
         if ranked.is_file():
-            client.log_table(run_id, pd.read_csv(ranked), "ranked.json")
+            client.log_table(run_id, pd.read_csv(ranked, dtype={"case_id": str}), "ranked.json")
         selection = self.campaign.event("selection", number)
         if selection is not None:
             client.log_dict(run_id, dict(selection.payload), "selection.json")

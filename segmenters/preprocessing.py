@@ -153,7 +153,7 @@ def prepare_training_case(
     for channel, structure in enumerate(trained, start=1):
         if structure.name in case.annotated:
             table[structure.label] = channel
-    canonical = to_canonical(Volume(array=table[labels.array], affine=labels.affine))
+    canonical = to_canonical(Volume(array=table[labels.array], affine=image.affine))
     channels = resample_labels(torch.from_numpy(canonical.array), working_shape(canonical, spacing_mm))
     return PreparedCase(
         case_id=case.case_id,

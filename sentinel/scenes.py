@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cohort.case import Spacing
 from cohort.records import GradedMask
-from cohort.volume import check_same_grid, read_grid, read_image, read_label_map
+from cohort.volume import Volume, check_same_grid, read_grid, read_image, read_label_map
 from sentinel.config import SentinelConfig
 from sentinel.slices import Crop, Grey, Mask, grey_values, oriented
 from sentinel.subjects import Region
@@ -69,7 +69,8 @@ def read_scene(graded: GradedMask, config: SentinelConfig) -> Scene:
     image, reference = read_image(graded.image), read_label_map(graded.reference)
     check_same_grid(image, reference, graded.image, graded.reference)
     turned = oriented(image, config.orientation)
-    labels: Labels = oriented(reference, config.orientation).array
+    on_image = Volume(array=reference.array, affine=image.affine)  # affines may differ by rounding
+    labels: Labels = oriented(on_image, config.orientation).array
     return Scene(
         patient_id=graded.patient_id,
         grey=grey_values(turned.array, config.intensity),

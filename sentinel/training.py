@@ -24,7 +24,7 @@ from sentinel.losses import pair_ranking, weighted_mse
 from sentinel.network import QualitySentinel
 from sentinel.pairs import Pairs, make_pairs
 from sentinel.scoring import Sentinel, new_network
-from sentinel.text import TABLE_DIM, embed_names
+from sentinel.text import TABLE_DIM, Embeddings, embed_names
 
 VALIDATIONS = 5
 """How often in a training the weights are validated; the best of them are kept."""
@@ -32,6 +32,29 @@ VALIDATIONS = 5
 WARM_UP = 0.1
 GRADIENT_NORM = 1.0
 _VALIDATION_SHARE = 0.2
+
+
+def trainable_embeddings(names: Sequence[str], config: SentinelConfig) -> Embeddings:
+    """Text embeddings of the structures, with every check that needs no data.
+
+    Args:
+        names: of the structures.
+        config: of the sentinel.
+
+    Returns:
+        (len(names), text_dim) float32.
+
+    Raises:
+        ConfigError: for a text_dim that the shipped text table does not have, a name that it refuses, or a
+            device that is not there.
+    """
+    resolve_device(config.device)
+    if config.text_dim != TABLE_DIM:
+        raise ConfigError(
+            f"text_dim is {config.text_dim}, but the shipped text embeddings have {TABLE_DIM}; "
+            f"set it to {TABLE_DIM} to train (512 belongs to the published weights)"
+        )
+    return embed_names(names, unknown=config.unknown_names)
 
 
 def train_sentinel(
@@ -61,12 +84,7 @@ def train_sentinel(
         ModelError: if not one training pair can be made.
         DataError: for a structure that is unknown where the config refuses those.
     """
-    if config.text_dim != TABLE_DIM:
-        raise ConfigError(
-            f"text_dim is {config.text_dim}, but the shipped text embeddings have {TABLE_DIM}; "
-            f"set it to {TABLE_DIM} to train (512 belongs to the published weights)"
-        )
-    embeddings = embed_names([s.name for s in structures], unknown=config.unknown_names)
+    embeddings = trainable_embeddings([s.name for s in structures], config)
     held_back = choose_validation_patients([mask.patient_id for mask in graded], config, seed)
     train, validation = _split_pairs(graded, structures, config, held_back, seed)
     with torch.random.fork_rng(devices=[]):
@@ -225,6 +243,8 @@ def _step(
     error = weighted_mse(predicted, target)
     ranking = pair_ranking(predicted, target, partner)
     loss = error + config.ranking_weight * ranking
+    if not torch.isfinite(loss):
+        raise ModelError("The training of the sentinel diverged: its loss is not finite; lower learning_rate")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)

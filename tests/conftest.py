@@ -154,7 +154,14 @@ def write_campaign_yaml() -> Callable[..., Path]:
                 "precision": "float32",
             },
             "cross_fitting": {"folds": 2, "steps": 2},
-            "sentinel": {"image_size": 32, "steps": 2, "batch_size": 4, "precision": "float32"},
+            "sentinel": {
+                "image_size": 32,
+                "max_slices": 2,
+                "training_slices": 64,
+                "steps": 2,
+                "batch_size": 4,
+                "precision": "float32",
+            },
         }
         for key, value in (changes or {}).items():
             *parents, last = key.split(".")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cohort.annotation import Request
-from cohort.volume import write_bytes
+from cohort.volume import SUFFIXES, write_bytes
 from flows.annotators.base import Returned
 
 
@@ -54,13 +54,23 @@ class Folder:
         """The label maps that lie in `done`; every requested structure counts as annotated."""
         found = []
         for request in requests:
-            path = self.folder / "done" / f"{request.case_id}.nii.gz"
-            if path.is_file():
-                complete = dict.fromkeys(request.structures, 1.0)
-                found.append(Returned(case_id=request.case_id, path=path, structures=complete))
+            for suffix in SUFFIXES:
+                path = self.folder / "done" / f"{request.case_id}{suffix}"
+                if path.is_file():
+                    complete = dict.fromkeys(request.structures, 1.0)
+                    found.append(Returned(case_id=request.case_id, path=path, structures=complete))
+                    break
         return tuple(found)
 
     def waits_for(self, requests: Sequence[Request]) -> str:
         """Which files have to be put where."""
         names = ", ".join(f"{request.case_id}.nii.gz" for request in requests)
-        return f"corrected label maps in {self.folder / 'done'}: {names} (work list: worklist.csv beside it)"
+        where, strange = self.folder / "done", self._strange()
+        return f"corrected label maps in {where}: {names} (work list: worklist.csv beside it){strange}"
+
+    def _strange(self) -> str:
+        """Files that were put back under a name that nobody asked for."""
+        asked = {path.name.removesuffix(".nii.gz") for path in (self.folder / "todo").glob("*.nii.gz")}
+        files = sorted(path.name for path in (self.folder / "done").glob("[!.]*"))
+        strange = [name for name in files if name.removesuffix(".gz").removesuffix(".nii") not in asked]
+        return f"; not asked for, so not read: {', '.join(strange)}" if strange else ""
