@@ -118,18 +118,18 @@ def ui(
     port = _free_port(host, port)
     address = f"http://{host}:{port}"
     command = [sys.executable, *server_command(opened.folder.parent, host, port)]
-    log = tempfile.TemporaryFile()
-    server = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
-    try:
-        _wait_until_served(address, server, log)
-        typer.echo(charts_link(address, experiment))
-        _err.print("Open the link above to see the rounds; Ctrl-C ends the server.", highlight=False)
-        server.wait()
-    except KeyboardInterrupt:
-        _err.print("Stopped.")
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
+        try:
+            _wait_until_served(address, server, log)
+            typer.echo(charts_link(address, experiment))
+            _err.print("Open the link above to see the rounds; Ctrl-C ends the server.", highlight=False)
+            server.wait()
+        except KeyboardInterrupt:
+            _err.print("Stopped.")
+        finally:
+            server.terminate()
+            server.wait(timeout=20)
 
 
 def main() -> None:

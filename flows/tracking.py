@@ -134,10 +134,9 @@ class Tracker:
             "code_version": str(start.payload["code_version"]),
             "mlflow.note.content": _note(self.campaign, start),
         }
-        run = client.create_run(
+        return client.create_run(
             experiment, start_time=_milliseconds(start), tags=tags, run_name=self.campaign.name
         )
-        return run
 
     def _round_metrics(self) -> Iterator[Metric]:
         """Metrics over rounds. The charts sort sections by prefix: the mean DSC comes first."""
