@@ -182,9 +182,9 @@ def dsc_curve(path: Path, results: Sequence[Mapping[str, Any]], heading: str) ->
     axes.set_xlabel("labelled cases")
     axes.set_ylabel("mean over structures, held-out cases")
     axes.set_title(heading, fontsize=10)
-    axes.legend()
+    axes.legend(loc="upper left", fontsize=8)
     axes.grid(alpha=0.25)
-    axes.margins(x=0.12)
+    axes.margins(x=0.2)
     _save(figure, path)
 
 

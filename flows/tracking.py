@@ -139,7 +139,7 @@ class Tracker:
         )
 
     def _round_metrics(self) -> Iterator[Metric]:
-        """Metrics over rounds. The charts sort sections by prefix: the mean DSC comes first."""
+        """Metrics over rounds. The charts sort sections by prefix: the means come first."""
         for result in self.campaign.events("result"):
             found = result.payload
             yield from _metrics(
@@ -148,10 +148,16 @@ class Tracker:
                     "dsc": found["dsc"],
                     "nsd": found["nsd"],
                     "labelled_cases": found["labelled_cases"],
-                    "DSC/mean": found["dsc"],
-                    "NSD/mean": found["nsd"],
-                    **{f"DSC/{name}": value for name, value in found["dsc_per_structure"].items()},
-                    **{f"NSD/{name}": value for name, value in found["nsd_per_structure"].items()},
+                    "DSC and NSD/mean DSC": found["dsc"],
+                    "DSC and NSD/mean NSD": found["nsd"],
+                    **{
+                        f"DSC of structures/{name}": value
+                        for name, value in found["dsc_per_structure"].items()
+                    },
+                    **{
+                        f"NSD of structures/{name}": value
+                        for name, value in found["nsd_per_structure"].items()
+                    },
                     **{f"used_budget/{name}": value for name, value in found["budget"].items()},
                 },
             )
