@@ -227,3 +227,19 @@ def test_canonical_keeps_every_voxel_in_its_place(affine: np.ndarray) -> None:
 def test_an_array_of_another_grid_does_not_turn_back(affine: np.ndarray) -> None:
     with pytest.raises(GeometryError, match="does not turn into the stored"):
         from_canonical(np.zeros((3, 4, 5)), affine, SHAPE)
+
+
+def test_colour_voxels_are_refused(tmp_path: Path) -> None:
+    colour = np.zeros((16, 12, 8), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "colour.nii.gz")
+    for read in (read_image, read_label_map):
+        with pytest.raises(DataError, match=r"colour\.nii\.gz holds .* voxels \(colour or complex\)"):
+            read(tmp_path / "colour.nii.gz")
+
+
+def test_nifti_2_is_read(tmp_path: Path) -> None:
+    stored = np.arange(16 * 12 * 8, dtype=np.int16).reshape(16, 12, 8)
+    nib.save(nib.Nifti2Image(stored, np.diag([0.5, 1.0, 3.0, 1.0])), tmp_path / "two.nii.gz")
+    volume = read_image(tmp_path / "two.nii.gz")
+    assert np.array_equal(volume.array, stored.T)
+    assert volume.spacing_mm == SPACING_MM

@@ -1,11 +1,11 @@
 import http.server
-import io
 import json
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -161,8 +161,8 @@ class Healthy(http.server.BaseHTTPRequestHandler):
 class FakeServer:
     """In place of MLflow's server process."""
 
-    def __init__(self, returncode: int | None = None, said: bytes = b"") -> None:
-        self.returncode, self.stderr, self.terminated = returncode, io.BytesIO(said), False
+    def __init__(self, returncode: int | None = None) -> None:
+        self.returncode, self.terminated = returncode, False
 
     def poll(self) -> int | None:
         return self.returncode
@@ -211,8 +211,13 @@ class TestUi:
     def test_a_server_that_ends_at_once(
         self, run: Run, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        server = FakeServer(1, b"no such store")
-        monkeypatch.setattr(cli.subprocess, "Popen", lambda command, **_: server)
+        server = FakeServer(1)
+
+        def ends(command: list[str], *, stdout: IO[bytes], stderr: IO[bytes]) -> FakeServer:
+            stderr.write(b"no such store")
+            return server
+
+        monkeypatch.setattr(cli.subprocess, "Popen", ends)
         code, out, err = run("ui", str(campaign.folder), "--port", "0")
         assert (code, out) == (2, "")
         assert "MLflow's server ended at once: no such store" in err

@@ -221,3 +221,20 @@ class TestFingerprints:
         make_decathlon(9, extra={"annotated_structures": {**listed, "case_04": {"liver": "complete"}}})
         after = data.fingerprints(data.load_cohort(config).dataset.cases)
         assert {name for name in before if before[name] != after[name]} == {"case_04"}
+
+
+class TestRefusedBeforeARound:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"budget.per_round": 0.5}, r"budget\.per_round is 0\.5 cases.* takes at least 1"),
+            ({"budget.currency": "structures", "budget.per_round": 1}, r"takes at least 2"),
+            ({"budget.currency": "minutes", "budget.per_round": 3}, r"3 minutes.* takes at least 4\.2"),
+            ({"evaluation.tolerance_mm": {"spleen": 1.0}}, r"tolerance_mm names no tolerance for liver"),
+        ],
+    )
+    def test_what_could_never_work(
+        self, make_decathlon: Make, make_campaign_yaml: Make, changes: dict[str, object], message: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=message):
+            data.load_cohort(load_config(make_campaign_yaml(make_decathlon(9), changes)))

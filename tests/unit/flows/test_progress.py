@@ -15,12 +15,12 @@ def display(*, terminal: bool = False, quiet: bool = False) -> tuple[Display, io
     return Display(console=console, quiet=quiet), written
 
 
-def test_outside_a_terminal_the_end_of_a_step_is_a_line() -> None:
+def test_outside_a_terminal_the_end_of_a_step_is_a_line_with_the_first_metric() -> None:
     shown, written = display()
     with shown.step("train") as report:
         report(1, 3, {"loss": 2.0})
         report(3, 3, {"loss": 0.5, "dice_loss": 0.25})
-    assert written.getvalue() == "  train: 3/3 loss 0.500 dice_loss 0.250\n"
+    assert written.getvalue() == "  train: 3/3 loss 0.500\n"
 
 
 def test_outside_a_terminal_a_long_step_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -294,3 +294,21 @@ class TestTrial:
     def test_nothing_revealed(self) -> None:
         found = rounds.estimator_trial(SCORES, {})
         assert found == {"pearson": None, "spearman": None, "mae": None, "bias": None, "n": 0, "missing": 0}
+
+
+def test_a_mask_that_was_missed_is_not_free() -> None:
+    liver = (Structure(name="liver", label=1),)
+    predictions = [
+        Prediction(
+            case_id=name,
+            mask=Path("m.nii.gz"),
+            checkpoint_sha256="c",
+            voxels={"liver": voxels},
+            slices={"liver": slices},
+        )
+        for name, voxels, slices in (("a", 100, 4), ("b", 0, 0), ("c", 300, 8), ("d", 500, 6))
+    ]
+    found = {
+        p.case_id: (p.voxels["liver"], p.slices["liver"]) for p in rounds.expected_sizes(predictions, liver)
+    }
+    assert found == {"a": (100, 4), "b": (300, 6), "c": (300, 8), "d": (500, 6)}

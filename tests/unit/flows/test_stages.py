@@ -143,3 +143,12 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     known = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert file_sha256(tmp_path / "empty") == known
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": "segment"}', '{"files": 3}'])
+def test_a_damaged_manifest_makes_the_stage_run_again(tmp_path: Path, make: Counted, text: str) -> None:
+    folder = run(tmp_path, make)
+    (folder / "stage.json").write_text(text)
+    assert not is_whole(folder)
+    assert run(tmp_path, make) == folder
+    assert make.runs == 2
