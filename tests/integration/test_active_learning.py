@@ -223,7 +223,7 @@ class TestArms:
         kept, before = path.read_bytes(), campaign.ledger.entries()
         write_volume(path, np.flip(make_label_map(3), axis=0), affine)
         try:
-            with pytest.raises(CampaignError, match="labels of 'Tiny' have changed since the campaign"):
+            with pytest.raises(CampaignError, match="started with other data: dataset_sha256 changed"):
                 start(campaign.folder / "config.yaml")
         finally:
             path.write_bytes(kept)
@@ -250,10 +250,20 @@ class TestPeople:
         assert {file.name for file in (work / "todo").iterdir()} == {f"{first}.nii.gz", f"{second}.nii.gz"}
         assert f"{work / 'done'}: {first}.nii.gz, {second}.nii.gz" in status(campaign)["waits_for"]
 
-        self.put_back(work, first, affine, make_label_map)
+        write_volume(work / "done" / f"{first}.nii.gz", np.full((8, 12, 16), 9, np.uint8), affine)
         write_volume(work / "done" / f"{second}.nii.gz", np.ones((8, 12, 15), np.uint8), affine)
-        with pytest.raises(AnnotationError, match=rf"{second} does not fit its scan\..*\(8, 12, 15\)"):
+        with pytest.raises(AnnotationError) as refused:
             start(path)
+        wrong_labels, wrong_grid = str(refused.value).splitlines()
+        assert wrong_labels.startswith(f"The annotation of case {first} cannot be used")
+        assert wrong_grid.startswith(f"The annotation of case {second} does not fit its scan")
+        assert status(campaign)["state"] == "awaiting annotation"
+        assert f"corrections: {wrong_labels} / {wrong_grid}" == status(campaign)["waits_for"]
+
+        self.put_back(work, first, affine, make_label_map)
+        with pytest.raises(AnnotationError, match=rf"^The annotation of case {second} .*\(8, 12, 15\)"):
+            start(path)
+        assert [a["case_id"] for a in payloads(campaign, "annotation")][3:] == [first]
         (work / "done" / f"{second}.nii.gz").unlink()
 
         campaign = start(path)
@@ -401,7 +411,9 @@ class TestKills:
         assert len(payloads(campaign, "annotation")) == 3 + 1
         assert len(list((folder / "annotations").glob("[!.]*"))) == 3 + 2
 
+        second_server = server_of(folder)
         campaign = start(path)
+        assert not is_server(second_server)
         undisturbed = finished("quality")
         assert status(campaign)["state"] == "finished"
         assert computed(campaign) == computed(undisturbed)

@@ -109,6 +109,21 @@ class TestFolder:
         assert found.path == folder.folder / "done" / "scan_1.nii.gz"
         assert found.structures == {"liver": 1.0, "spleen": 1.0}
 
+    def test_takes_back_a_file_that_is_not_compressed(
+        self, folder: Folder, proposals: dict[str, Path], affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        folder.send(self.REQUESTS, proposals)
+        write_volume(folder.folder / "done" / "scan_2.nii", make_label_map(0), affine)
+        assert [found.path.name for found in folder.collect(self.REQUESTS)] == ["scan_2.nii"]
+
+    def test_tells_of_files_that_nobody_asked_for(self, folder: Folder, proposals: dict[str, Path]) -> None:
+        folder.send(self.REQUESTS, proposals)
+        assert "not asked for" not in folder.waits_for(self.REQUESTS)
+        for name in ("scan_1.nii", "scan-2.nii.gz", "notes.txt", ".scan_2.nii.gz.part"):
+            (folder.folder / "done" / name).touch()
+        told = folder.waits_for(self.REQUESTS[:1])
+        assert told.endswith("; not asked for, so not read: notes.txt, scan-2.nii.gz")
+
     def test_never_overwrites_work_in_progress(self, folder: Folder, proposals: dict[str, Path]) -> None:
         """People may correct the file in todo/ itself; starting the campaign again must not undo it."""
         folder.send(self.REQUESTS, proposals)

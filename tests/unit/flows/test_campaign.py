@@ -90,6 +90,20 @@ class TestOpening:
     ) -> None:
         campaigns.check_config(load_config(make_campaign_yaml("elsewhere")))
 
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [("a: [1,", "is not valid YAML any more"), ("", "does not hold a configuration any more")],
+    )
+    def test_a_config_that_was_damaged_since(
+        self, config: ActiveLearningConfig, campaign: Campaign, content: str, message: str
+    ) -> None:
+        (campaign.folder / "config.yaml").write_text(content)
+        told = rf"config\.yaml {message}; restore it from a copy"
+        with pytest.raises(CampaignError, match=told):
+            campaigns.open_campaign(campaign.folder)
+        with pytest.raises(CampaignError, match=told):
+            campaigns.check_config(config)
+
     def test_no_campaign_names_those_beside_it(self, campaign: Campaign) -> None:
         root = campaign.folder.parent
         (root / "no_campaign").mkdir()

@@ -99,6 +99,24 @@ class TestStatus:
         assert err.startswith(f"Error: There is no campaign at {campaign.folder.parent / 'huge'}")
         assert err.endswith("campaigns beside it: tiny\n")
 
+    def test_a_name_goes_before_a_folder_here(
+        self, run: Run, campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert run("status", "tiny")[0] == 0, "below campaigns/"
+        campaign.folder.rename(tmp_path / "tiny")
+        assert run("status", "tiny")[0] == 0, "here"
+        monkeypatch.chdir(tmp_path / "tiny")
+        code, out, _ = run("status", ".", "--json")
+        assert code == 0
+        assert json.loads(out)["campaign"] == "tiny"
+
+    def test_a_broken_config(self, run: Run, campaign: Campaign) -> None:
+        path = campaign.folder / "config.yaml"
+        path.write_text("a: [1,")
+        code, _, err = run("status", str(campaign.folder))
+        assert (code, err) == (2, f"Error: {path} is not valid YAML any more; restore it from a copy\n")
+
     def test_a_broken_ledger(self, run: Run, campaign: Campaign) -> None:
         campaign.ledger.path.write_text("no json\n")
         code, _, err = run("status", str(campaign.folder))
@@ -128,6 +146,14 @@ class TestEnds:
         monkeypatch.setattr(cli, "app", fail)
         code, _, err = run()
         assert (code, err) == (2, "Error: checkpoint_steps [9] lie after [/red] the last step\n")
+
+    def test_a_disk_that_refuses_is_no_traceback(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail() -> None:
+            raise PermissionError(13, "Permission denied", "campaigns")
+
+        monkeypatch.setattr(cli, "app", fail)
+        code, _, err = run()
+        assert (code, err) == (2, "Error: [Errno 13] Permission denied: 'campaigns'\n")
 
     def test_a_defect_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail() -> None:
@@ -222,6 +248,23 @@ class TestUi:
         assert (code, out) == (2, "")
         assert "MLflow's server ended at once: no such store" in err
         assert server.terminated
+
+    def test_a_store_on_a_server_of_its_own_needs_no_other(
+        self, run: Run, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000/")
+        monkeypatch.setattr(cli.subprocess, "Popen", None)
+        code, out, _ = run("ui", str(campaign.folder))
+        assert code == 0
+        assert out.startswith("http://mlflow:5000/#/experiments/7/runs?")
+
+    def test_a_store_that_cannot_be_written(
+        self, run: Run, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Tracker, "sync", lambda self: False)
+        code, out, err = run("ui", str(campaign.folder))
+        assert (code, out) == (2, "")
+        assert "MLflow's store cannot be written, so there is nothing to show" in err
 
     def test_a_port_that_is_taken_is_replaced(self) -> None:
         with socket.socket() as taken:

@@ -107,6 +107,9 @@ def test_an_unknown_key_and_a_bad_value_are_told_together(path: Path) -> None:
         ("sentinel.image_size=8", "sentinel", "Sentinel: image_size is 8, expected at least 32"),
         ("cross_fitting.checkpoint_steps=[1, 9]", "cross_fitting", "checkpoint_steps [9] lie after the last"),
         ("cross_fitting.folds=1", "cross_fitting.folds", "Input should be greater than or equal to 2"),
+        ("budget.per_round=.inf", "budget.per_round", "Input should be a finite number"),
+        ("segmenter.learning_rate=.nan", "segmenter.learning_rate", "Input should be a finite number"),
+        ("sentinel.margin=.inf", "sentinel.margin", "Input should be a finite number"),
         ("data.root=null", "data", "the layout 'decathlon' needs data.root"),
         (
             "data.layout=folders",

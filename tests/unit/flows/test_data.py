@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,6 +161,41 @@ class TestRefusals:
         self, make_decathlon: Make, make_campaign_yaml: Make, changes: dict[str, object]
     ) -> None:
         data.load_cohort(load_config(make_campaign_yaml(make_decathlon(9), changes)))
+
+    def test_a_sentinel_that_could_not_be_trained(
+        self, make_decathlon: Make, make_campaign_yaml: Make
+    ) -> None:
+        path = make_campaign_yaml(make_decathlon(9), {"sentinel.text_dim": 77})
+        with pytest.raises(ConfigError, match="text_dim is 77, but the shipped text embeddings have"):
+            data.load_cohort(load_config(path, ["strategy=quality"]))
+        data.load_cohort(load_config(path))
+
+    def test_a_sentinel_needs_two_patients_to_start_from(
+        self, make_decathlon: Make, make_campaign_yaml: Make
+    ) -> None:
+        held_out = ["case_00", "case_01"]
+        patients = {f"case_{n:02d}": "out" if n < 2 else "same" for n in range(9)}
+        path = make_campaign_yaml(make_decathlon(9, splits={"held_out": held_out}, patients=patients))
+        with pytest.raises(ConfigError, match="at least 2 labelled patients, but the campaign starts with 1"):
+            data.load_cohort(load_config(path, ["strategy=quality"]))
+        data.load_cohort(load_config(path, ["strategy=entropy"]))
+
+    def test_held_out_cases_that_measure_nothing(
+        self, make_decathlon: Make, make_campaign_yaml: Make, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        listed = {f"case_{n:02d}": {"liver": "complete", "spleen": "complete"} for n in range(9)}
+        listed["case_00"] = {"liver": "partial 0.3", "spleen": "partial 0.2"}
+        splits = {"held_out": ["case_00", "case_01"]}
+        root = make_decathlon(9, extra={"annotated_structures": listed}, splits=splits)
+        path = make_campaign_yaml(root, {"data.held_out_cases": 1, "rounds": 2})
+        with pytest.raises(ConfigError, match="No held-out case has a structure that could be measured"):
+            data.load_cohort(load_config(path))
+
+        listed["case_00"]["liver"] = "partial 0.6"
+        make_decathlon(9, extra={"annotated_structures": listed}, splits=splits)
+        with caplog.at_level(logging.WARNING, logger="flows.data"):
+            data.load_cohort(load_config(path))
+        assert "No held-out case can measure spleen; the mean DSC leaves them out" in caplog.text
 
 
 class TestValidation:

@@ -217,6 +217,18 @@ class TestSelection:
             "minutes": pytest.approx(2.0 + 2 * 1.0 + 3 * 0.2),
         }
 
+    def test_a_structure_may_have_the_name_of_a_column(
+        self, make_dataset: MakeDataset, predictions: tuple[Prediction, ...]
+    ) -> None:
+        structures = (Structure(name="rank", label=1), Structure(name="liver", label=2))
+        strategy, _ = resolve("random")
+        views = [case.view() for case in make_dataset(self.PATIENTS).cases]
+        pool = rounds.candidates(views, predictions, (), structures, CostModel())
+        selection = select(strategy, pool, Budget(currency="cases", per_round=1), round=0, seed=0)
+        table = rounds.ranked_table(selection, (), structures)
+        assert list(table["rank"]) == [0, 1, 2]
+        assert list(table.columns) == ["rank", "case_id", "priority", "selected", "liver"]
+
     def test_the_ranked_table_tells_the_whole_pool(
         self, make_dataset: MakeDataset, predictions: tuple[Prediction, ...], structures: Structures
     ) -> None:

@@ -123,13 +123,19 @@ def test_the_hash_of_a_stage_is_that_of_its_files(tmp_path: Path, make: Counted)
     assert stage_sha256(different) != stage_sha256(one)
 
 
-def test_the_file_of_a_task_that_was_killed_while_writing_is_no_output(tmp_path: Path) -> None:
-    def make(folder: Path) -> None:
+def test_what_a_killed_run_was_writing_is_no_output(tmp_path: Path, make: Counted) -> None:
+    def killed(folder: Path) -> None:
         (folder / ".mask.nii.gz.123.tmp").write_text("half")
-        (folder / "mask.txt").write_text("whole")
+        raise KeyboardInterrupt
 
-    manifest = read_json(run_stage(tmp_path, "segment", {}, make) / "stage.json")
-    assert list(manifest["files"]) == ["mask.txt"]
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(tmp_path, "segment", {"seed": 1}, killed)
+    folder = run(tmp_path, make)
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        "mask.txt",
+        "deep/score.txt",
+        "stage.json",
+    }
 
 
 def test_json_is_written_as_it_is_read(tmp_path: Path) -> None:
