@@ -23,7 +23,7 @@ demo: $(INSTALLED)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

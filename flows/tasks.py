@@ -5,10 +5,10 @@ from typing import ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from sentinel.training import train_sentinel as _train_sentinel
 
 from flows import rounds
 from segmenters.torch_segmenter import TorchSegmenter
+from sentinel.training import train_sentinel as _train_sentinel
 
 P = ParamSpec("P")
 R = TypeVar("R")
