@@ -148,16 +148,10 @@ class Tracker:
                     "dsc": found["dsc"],
                     "nsd": found["nsd"],
                     "labelled_cases": found["labelled_cases"],
-                    "DSC and NSD/mean DSC": found["dsc"],
-                    "DSC and NSD/mean NSD": found["nsd"],
-                    **{
-                        f"DSC of structures/{name}": value
-                        for name, value in found["dsc_per_structure"].items()
-                    },
-                    **{
-                        f"NSD of structures/{name}": value
-                        for name, value in found["nsd_per_structure"].items()
-                    },
+                    "All/DSC": found["dsc"],
+                    "All/NSD": found["nsd"],
+                    **{f"DSC/{name}": value for name, value in found["dsc_per_structure"].items()},
+                    **{f"NSD/{name}": value for name, value in found["nsd_per_structure"].items()},
                     **{f"used_budget/{name}": value for name, value in found["budget"].items()},
                 },
             )

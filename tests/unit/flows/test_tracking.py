@@ -104,7 +104,7 @@ class TestParentRun:
 
         (run,) = runs(client, "campaign")
         assert run.info.run_name == "tiny"
-        for name in ("dsc", "DSC and NSD/mean DSC", "DSC of structures/liver"):
+        for name in ("dsc", "All/DSC", "DSC/liver"):
             assert history(client, run, name) == [(0, 0.25), (1, 0.75)]
         assert history(client, run, "labelled_cases") == [(0, 3.0), (1, 5.0)]
         assert history(client, run, "used_budget/minutes") == [(0, 16.0), (1, 32.0)]
