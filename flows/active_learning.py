@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from cohort.annotation import Annotation, Request, check_annotation
-from cohort.budget import Budget, Cost, annotation_cost
+from cohort.budget import Cost, annotation_cost
 from cohort.case import Case
 from cohort.errors import AnnotationError, CampaignError, SelectionError
 from cohort.records import Prediction, QualityScore
@@ -218,7 +218,7 @@ class Loop:
         strategy, estimator = resolve(self.config.strategy, self.config.estimator)
         views, costs = [case.view() for case in pool], self.config.budget.cost_model
         candidates = rounds.candidates(views, predictions, scores, stages.structures, costs)
-        budget = Budget(currency=self.config.budget.currency, per_round=self.config.budget.per_round)
+        budget = self.config.budget.limit
         selection = select(strategy, candidates, budget, round=stages.number, seed=self.config.seed)
         if not selection.selected:
             raise SelectionError(

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from cohort.budget import CURRENCIES, CostModel
+from cohort.budget import CURRENCIES, Budget, CostModel
 from cohort.case import check_case_id
 from cohort.errors import ConfigError, DataError
 from cohort.selection.registry import resolve
@@ -131,6 +131,11 @@ class BudgetModel(Model):
     minutes_per_case: NonNegativeFloat = 2.0
     minutes_per_structure: NonNegativeFloat = 1.0
     minutes_per_slice: NonNegativeFloat = 0.2
+
+    @property
+    def limit(self) -> Budget:
+        """What a round may spend."""
+        return Budget(currency=self.currency, per_round=self.per_round)
 
     @property
     def cost_model(self) -> CostModel:

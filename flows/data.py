@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cohort.budget import Budget
 from cohort.case import Case, Dataset
 from cohort.errors import ConfigError
 from cohort.layouts import decathlon, folders
@@ -168,7 +167,7 @@ def _check_measurable(cohort: Cohort) -> None:
 def _check_budget(config: ActiveLearningConfig, cohort: Cohort) -> None:
     structures = len(cohort.dataset.structures)
     model = config.budget.cost_model
-    budget = Budget(currency=config.budget.currency, per_round=config.budget.per_round)
+    budget = config.budget.limit
     least = model.cost(structures=structures, slices=1, foreground_voxels=1)
     if not budget.affords(least):
         raise ConfigError(
