@@ -7,7 +7,8 @@ again: what is done is not done twice.
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import UUID
@@ -259,10 +260,8 @@ class Loop:
             return False
         returned = [a for a in self.campaign.annotations() if a.case_id in set(made.payload["selected"])]
         revealed = rounds.revealed_dsc(returned, masks, stages.structures)
-        try:
+        with _drawing(f"figures of round {stages.number}"):
             self._draw(stages, returned, masks, scores, revealed)
-        except (ValueError, TypeError, IndexError) as error:
-            _log.warning("The figures of round %d cannot be drawn: %s", stages.number, error)
         self.campaign.append(
             "trial",
             round=stages.number,
@@ -273,7 +272,8 @@ class Loop:
 
     def _draw_curve(self) -> None:
         results = [entry.payload for entry in self.campaign.events("result")]
-        report.dsc_curve(self.campaign.folder / FIGURES / "dsc.png", results, self.campaign.name)
+        with _drawing("curve of DSC"):
+            report.dsc_curve(self.campaign.folder / FIGURES / "dsc.png", results, self.campaign.name)
 
     def _draw(
         self,
@@ -343,6 +343,15 @@ class Loop:
         if self.campaign.event("finished") is None:
             self.campaign.append("finished", why=why)
         return False
+
+
+@contextmanager
+def _drawing(what: str) -> Iterator[None]:
+    """A picture that cannot be drawn is a warning: it must not end a campaign."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
+        _log.warning("The %s cannot be drawn: %s", what, error)
 
 
 def _unaltered(annotation: Annotation) -> Annotation:

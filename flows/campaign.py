@@ -20,7 +20,7 @@ from cohort.budget import Cost
 from cohort.errors import CampaignError
 from cohort.ledger import Entry, Ledger
 from cohort.volume import write_bytes
-from flows.config import ActiveLearningConfig, as_dict, differences
+from flows.config import ActiveLearningConfig, Configured, as_dict, differences
 from flows.stages import read_json, write_json
 
 CONFIG, LEDGER, LOCK, PROCESS = "config.yaml", "ledger.jsonl", ".lock", "process.json"
@@ -117,8 +117,8 @@ def known_campaigns(root: Path) -> list[str]:
     return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
 
 
-def check_config(config: ActiveLearningConfig) -> None:
-    """Refuse a folder that holds a campaign of another config.
+def check_config(config: Configured) -> None:
+    """Refuse a folder that holds what another config made.
 
     Raises:
         CampaignError: with the keys that differ.
@@ -129,24 +129,33 @@ def check_config(config: ActiveLearningConfig) -> None:
     changed = differences(_read_config(path), as_dict(config))
     if changed:
         raise CampaignError(
-            f"The campaign folder {config.folder} was made with another config ({'; '.join(changed)}); "
-            "start the campaign with its own config, or give this one another name with --set name=..."
+            f"The folder {config.folder} was made with another config ({'; '.join(changed)}); "
+            "start it with its own config, or give this one another name with --set name=..."
         )
 
 
 def create_or_open(config: ActiveLearningConfig) -> Campaign:
     """Open the config's campaign and create its folder if there is none; hold the lock for this."""
+    keep_config(config)
+    return open_campaign(config.folder)
+
+
+def keep_config(config: Configured) -> None:
+    """Write the config into its folder unless it is there; hold the lock for this.
+
+    Raises:
+        CampaignError: if the folder holds another config.
+    """
     check_config(config)
     path = config.folder / CONFIG
     if not path.is_file():
         text = yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
         write_bytes(path, text.encode())
-    return open_campaign(config.folder)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a campaign for this process alone; the lock ends with the process, however that ends.
+    """Hold a folder for this process alone; the lock ends with the process, however that ends.
 
     Raises:
         CampaignError: if another process holds it.
@@ -157,9 +166,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=1)  # `is_locked` of another process may hold it for a moment
     except Timeout as error:
-        raise CampaignError(
-            f"Another process is running the campaign {folder}; wait for it, or stop it first"
-        ) from error
+        raise CampaignError(f"Another process works in {folder}; wait for it, or stop it first") from error
     try:
         yield
     finally:

@@ -27,6 +27,11 @@ _out, _err = Console(), Console(stderr=True)
 
 Root = Annotated[Path, typer.Option("--campaigns-root", help="Folder that holds the campaigns.")]
 CampaignName = Annotated[str, typer.Argument(help="Name of a campaign, or path of its folder.")]
+Weights = Annotated[Path, typer.Option(help="A sentinel (.safetensors), or published weights (.pth).")]
+Embeddings = Annotated[
+    Path | None, typer.Option(help="Text embeddings (label_embedding.pkl) of published weights.")
+]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 _DEFAULT_ROOT = Path("campaigns")
 _INTERRUPTED = 130
 
@@ -95,6 +100,103 @@ def track(campaign: CampaignName, campaigns_root: Root = _DEFAULT_ROOT) -> None:
             f"MLflow could not be written; the ledger of {opened.folder} still holds everything"
         )
     _out.print(f"{opened.name} is in MLflow", highlight=False)
+
+
+@app.command("score")
+def score(
+    image: Annotated[Path, typer.Option(help="NIfTI image.")],
+    mask: Annotated[list[Path], typer.Option(help="NIfTI mask or label map. Repeatable.")],
+    structure: Annotated[list[str], typer.Option(help="What the mask is of. Repeatable.")],
+    weights: Weights,
+    embeddings: Embeddings = None,
+    label: Annotated[
+        list[int] | None, typer.Option(help="Label of the structure in a label map. Repeatable.")
+    ] = None,
+    precision: Precision = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every slice.")] = False,
+) -> None:
+    """Predict the DSC of masks of one image."""
+    from flows import score as scoring
+    from flows.stages import file_sha256
+    from sentinel import Sentinel
+
+    requests = scoring.mask_requests(mask, structure, label or ())
+    sentinel = Sentinel.load(weights, embeddings, precision=precision)
+    scores = scoring.score_files(image, requests, sentinel)
+    if as_json:
+        about = {"image": str(image), "weights_sha256": file_sha256(weights)}
+        typer.echo(json.dumps(scoring.as_json(scores, about), indent=1, allow_nan=False))
+    else:
+        _out.print(scoring.as_table(scores))
+
+
+@app.command("audit")
+def audit(
+    dataset: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    layout: Annotated[str, typer.Option(help="totalsegmentator, decathlon or nnunet.")],
+    weights: Weights,
+    embeddings: Embeddings = None,
+    out: Annotated[Path, typer.Option(help="Table to write; a page and more are written beside it.")] = Path(
+        "scores.csv"
+    ),
+    masks: Annotated[Path | None, typer.Option(help="Folder of other masks than the data set's own.")] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(help="Table of the cases, .csv, with a column case_id.")
+    ] = None,
+    group_by: Annotated[
+        list[str] | None, typer.Option(help="Column of the metadata to compare. Repeatable.")
+    ] = None,
+    precision: Precision = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 takes all cores.")] = 0,
+    worst: Annotated[int, typer.Option(min=0, help="Pictures of the worst masks on the page.")] = 24,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Score every mask of a data set, worst first; started again, it goes on where it was."""
+    from flows.audit_options import AuditOptions
+    from flows.launch import launch_audit
+    from flows.progress import Display
+
+    options = AuditOptions(
+        root=dataset,
+        layout=layout,
+        weights=weights,
+        embeddings=embeddings,
+        out=out,
+        masks=masks,
+        metadata=metadata,
+        group_by=tuple(group_by or ()),
+        precision=precision,
+        device=device,
+        threads=threads,
+        worst=worst,
+    )
+    table = launch_audit(options, Display(console=_err, quiet=quiet))
+    scored = int(table["predicted_dsc"].notna().sum())
+    _out.print(f"{scored} of {len(table)} masks scored, worst first: {out}", highlight=False, soft_wrap=True)
+    _out.print(f"Look at the worst: {out.with_suffix('.html')}", highlight=False, soft_wrap=True)
+
+
+@app.command("train-sentinel")
+def train_sentinel(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML of the training.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, for example data.root=scans. Repeatable.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train, calibrate and test a sentinel on labelled scans; started again, it goes on where it was."""
+    from flows.launch import launch_sentinel_training
+    from flows.progress import Display
+    from flows.sentinel_config import load_sentinel_training
+
+    loaded = load_sentinel_training(config, settings or ())
+    sentinel = launch_sentinel_training(loaded, Display(console=_err, quiet=quiet))
+    from flows.sentinel_report import headline_table
+
+    _out.print(headline_table(sentinel.parent))
+    _out.print(f"The sentinel: {sentinel}", highlight=False, soft_wrap=True)
+    _out.print(f"Its model card: {sentinel.with_name('model_card.md')}", highlight=False, soft_wrap=True)
 
 
 @app.command("ui")

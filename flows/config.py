@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -32,7 +32,7 @@ for _settings in (SegmenterConfig, SentinelConfig):
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
 
 WHERE_AND_HOW = frozenset(
-    {"campaigns_root", "experiment", "data.root", "data.labelled", "data.unlabelled", "data.held_out"}
+    {"campaigns_root", "root", "experiment", "data.root", "data.labelled", "data.unlabelled", "data.held_out"}
 )
 """Keys that may change between two starts of one campaign: they do not say what is computed."""
 
@@ -66,6 +66,10 @@ class Model(BaseModel):
     """A part of the configuration: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+CampaignName = Annotated[str, AfterValidator(_campaign_name)]
 
 
 class PhantomModel(Model):
@@ -115,6 +119,15 @@ class DataModel(Model):
             if missing:
                 raise ValueError(f"the layout 'folders' needs {', '.join(missing)}")
         return self
+
+
+class Configured(Model):
+    """A configuration of a flow that works in a folder of its own."""
+
+    @property
+    def folder(self) -> Path:
+        """Where everything that the flow makes goes."""
+        raise NotImplementedError
 
 
 class StartModel(Model):
@@ -174,10 +187,10 @@ class AnnotatorModel(Model):
     kind: Literal["oracle", "folder"] = "oracle"
 
 
-class ActiveLearningConfig(Model):
+class ActiveLearningConfig(Configured):
     """A whole active-learning campaign."""
 
-    name: Annotated[str, AfterValidator(_campaign_name)] = "campaign"
+    name: CampaignName = "campaign"
     experiment: str = ""
     campaigns_root: Path = Path("campaigns")
     seed: NonNegativeInt = 0
@@ -226,21 +239,40 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ActiveLearningConf
     Raises:
         ConfigError: with one line per mistake, each with its dotted key.
     """
-    values = _read_yaml(path)
-    for override in overrides:
-        _set(values, override)
+    values = read_values(path, overrides)
     stem = path.stem
     strategy, seed = values.get("strategy", "quality"), values.get("seed", 0)
     estimator = f"-{values['estimator']}" if values.get("estimator") else ""
     values.setdefault("name", f"{stem}-{strategy}{estimator}-seed{seed}")
     values.setdefault("experiment", stem)
+    return validated(ActiveLearningConfig, values, path)
+
+
+def read_values(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """What a YAML file holds, with `key=value` overrides applied.
+
+    Raises:
+        ConfigError: for a file that is missing or no YAML, or an override of another form.
+    """
+    values = _read_yaml(path)
+    for override in overrides:
+        _set(values, override)
+    return values
+
+
+def validated(model: type[AnyModel], values: Mapping[str, Any], path: Path) -> AnyModel:
+    """The values as a model.
+
+    Raises:
+        ConfigError: with one line per mistake, each with its dotted key.
+    """
     try:
-        return ActiveLearningConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_all_mistakes(path, error)) from error
 
 
-def as_dict(config: ActiveLearningConfig) -> dict[str, Any]:
+def as_dict(config: BaseModel) -> dict[str, Any]:
     """The configuration as plain JSON values."""
     values: dict[str, Any] = config.model_dump(mode="json")
     return values
@@ -276,7 +308,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ConfigError(f"The config file {path} does not exist; see configs/active_learning for examples")
+        raise ConfigError(f"The config file {path} does not exist; see configs/ for examples")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -38,21 +38,21 @@ class Cohort:
     pool: tuple[str, ...]
 
 
-def phantom_root(config: ActiveLearningConfig) -> Path:
-    """Where the generated cohort lies: data.root, or a folder beside the campaigns."""
-    if config.data.root is not None:
-        return config.data.root
-    digest = json_sha256(config.data.phantom.model_dump(mode="json"))[:8]
-    held_out = _held_out_count(config.data, config.data.phantom.cases)
-    return config.campaigns_root / ".phantom" / f"{digest}-{held_out}"
+def phantom_root(data: DataModel, beside: Path) -> Path:
+    """Where the generated cohort lies: data.root, or a folder below `beside`."""
+    if data.root is not None:
+        return data.root
+    digest = json_sha256(data.phantom.model_dump(mode="json"))[:8]
+    held_out = _held_out_count(data, data.phantom.cases)
+    return beside / ".phantom" / f"{digest}-{held_out}"
 
 
-def generate_phantom(config: ActiveLearningConfig, progress: Progress | None = None) -> None:
+def generate_phantom(data: DataModel, beside: Path, progress: Progress | None = None) -> None:
     """Write the generated cohort unless it is there."""
-    phantom = config.data.phantom
-    held_out = _held_out_count(config.data, phantom.cases)
+    phantom = data.phantom
+    held_out = _held_out_count(data, phantom.cases)
     write_phantom(
-        phantom_root(config),
+        phantom_root(data, beside),
         cases=phantom.cases,
         held_out=held_out,
         seed=phantom.seed,
@@ -71,15 +71,29 @@ def load_cohort(config: ActiveLearningConfig) -> Cohort:
     """
     if config.data.layout == "folders":
         return _check(config, _from_folders(config))
-    root = phantom_root(config) if config.data.layout == "phantom" else config.data.root
-    if root is None:
-        raise ConfigError("data.root is missing: give the folder that holds dataset.json")
-    dataset = decathlon.read(root)
-    held_out = _held_out(config.data, dataset)
+    dataset, held_out = read_dataset(config.data, config.campaigns_root)
     start = choose_start(dataset, held_out=held_out, count=config.start.cases, seed=config.seed)
     taken = {*held_out, *start}
     pool = tuple(case.case_id for case in dataset.cases if case.case_id not in taken)
     return _check(config, Cohort(dataset=dataset, held_out=held_out, start=start, pool=pool))
+
+
+def read_dataset(data: DataModel, beside: Path) -> tuple[Dataset, tuple[str, ...]]:
+    """Read a data set's headers, and which of its cases are held out.
+
+    Args:
+        data: where it lies; not the layout "folders".
+        beside: folder below which the generated cohort lies.
+
+    Raises:
+        DataError: for what is wrong with the data set's files.
+        ConfigError: for a split that the data set cannot give.
+    """
+    root = phantom_root(data, beside) if data.layout == "phantom" else data.root
+    if root is None:
+        raise ConfigError("data.root is missing: give the folder that holds dataset.json")
+    dataset = decathlon.read(root)
+    return dataset, _held_out(data, dataset)
 
 
 def validate_cohort(config: ActiveLearningConfig, cohort: Cohort, progress: Progress | None = None) -> None:

@@ -3,11 +3,22 @@
 Prefect and MLflow read their settings when they are imported, so they are imported last.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cohort.errors import ConfigError
+from cohort.validation import validate_cases
 from flows import campaign as campaigns
 from flows import data, environment
+from flows.audit_options import AuditOptions
 from flows.campaign import Campaign
-from flows.config import ActiveLearningConfig
+from flows.config import ActiveLearningConfig, DataModel
 from flows.progress import Display
+from flows.sentinel_config import SentinelTrainingConfig
+from sentinel.training import trainable_embeddings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def launch(config: ActiveLearningConfig, display: Display) -> Campaign:
@@ -37,10 +48,72 @@ def launch(config: ActiveLearningConfig, display: Display) -> Campaign:
     return campaign
 
 
-def _sound_cohort(config: ActiveLearningConfig, display: Display) -> tuple[data.Cohort, dict[str, str]]:
-    if config.data.layout == "phantom":
+def launch_audit(options: AuditOptions, display: Display) -> "pd.DataFrame":
+    """Score every mask of a data set.
+
+    Raises:
+        SentinelLoopError: for every mistake that a user can mend, before the first score where possible.
+    """
+    if options.out.suffix != ".csv":
+        raise ConfigError(f"--out is {options.out}, expected a name that ends in .csv")
+    environment.prepare(options.work)
+    from flows.audit import run_audit
+
+    environment.use_threads(options.threads)
+    with campaigns.locked(options.work):
+        campaigns.end_orphans(options.work)
+        return run_audit(options, display)
+
+
+def launch_sentinel_training(config: SentinelTrainingConfig, display: Display) -> Path:
+    """Train, calibrate and test a sentinel.
+
+    Returns:
+        The sentinel's file; its report lies beside it.
+
+    Raises:
+        SentinelLoopError: for every mistake that a user can mend, before any training where possible.
+    """
+    with campaigns.locked(config.folder):
+        campaigns.check_config(config)
+        _generate(config.data, config.root, display)
+        dataset, test = data.read_dataset(config.data, config.root)
+        trainable_embeddings([structure.name for structure in dataset.structures], config.sentinel)
+        with display.step("check every scan") as report:
+            validate_cases(
+                dataset.cases,
+                dataset.structures,
+                needs_reference=frozenset(test),
+                progress=lambda done, total: report(done, total, {}),
+            )
+        fingerprints = dict(data.fingerprints(dataset.cases))
+        campaigns.end_orphans(config.folder)
+        environment.prepare(config.root)
+        from flows.sentinel_training import SentinelTraining, split_cases, train_sentinel_flow
+
+        split = split_cases(
+            dataset,
+            test,
+            calibration=config.split.calibration_patients,
+            training=config.split.training_patients,
+            seed=config.seed,
+        )
+        campaigns.keep_config(config)
+        environment.use_threads(config.threads)
+        training = SentinelTraining(
+            config=config, dataset=dataset, split=split, fingerprints=fingerprints, display=display
+        )
+        return train_sentinel_flow.with_options(flow_run_name=config.name)(training)
+
+
+def _generate(settings: DataModel, beside: Path, display: Display) -> None:
+    if settings.layout == "phantom":
         with display.step("generate scans") as report:
-            data.generate_phantom(config, lambda done, total: report(done, total, {}))
+            data.generate_phantom(settings, beside, lambda done, total: report(done, total, {}))
+
+
+def _sound_cohort(config: ActiveLearningConfig, display: Display) -> tuple[data.Cohort, dict[str, str]]:
+    _generate(config.data, config.campaigns_root, display)
     cohort = data.load_cohort(config)
     with display.step("check every scan") as report:
         data.validate_cohort(config, cohort, lambda done, total: report(done, total, {}))

@@ -78,6 +78,33 @@ class Display:
         return report
 
 
+def shifted(report: Report, before: int, whole: int) -> Report:
+    """A report of a part of a longer step.
+
+    Args:
+        report: of the longer step.
+        before: items that were done when the part began.
+        whole: items of the longer step.
+    """
+
+    def told(step: int, total: int, metrics: Mapping[str, float]) -> None:
+        report(before + step, whole, metrics)
+
+    return told
+
+
+def recorded(report: Report) -> tuple[list[dict[str, float]], Report]:
+    """A list that collects what is reported, and the function to report through."""
+    curve: list[dict[str, float]] = []
+
+    def told(step: int, total: int, metrics: Mapping[str, float]) -> None:
+        if metrics:
+            curve.append({"step": step, **metrics})
+        report(step, total, metrics)
+
+    return curve, told
+
+
 def _ignore(step: int, total: int, metrics: Mapping[str, float]) -> None:
     return None
 

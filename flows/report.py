@@ -205,15 +205,15 @@ def _draw(axes: Any, panel: Panel) -> None:
     if panel.reference is not None:
         reference = to_canonical(read_label_map(panel.reference)).array == panel.label
     position = _slice_to_show(mask, reference)
-    lower, upper = _window(image)
+    lower, upper = window(image)
     _, height_mm, width_mm = image.spacing_mm
     axes.imshow(
-        _radiological(image.array[position]), cmap="gray", vmin=lower, vmax=upper, aspect=height_mm / width_mm
+        radiological(image.array[position]), cmap="gray", vmin=lower, vmax=upper, aspect=height_mm / width_mm
     )
     for found, colour in ((reference, REFERENCE), (mask, PREDICTED)):
         if found is not None and found[position].any():
             axes.contour(
-                _radiological(found[position]).astype(float), levels=[0.5], colors=colour, linewidths=1.3
+                radiological(found[position]).astype(float), levels=[0.5], colors=colour, linewidths=1.3
             )
     axes.set_title(panel.title, fontsize=8)
 
@@ -233,12 +233,13 @@ def _slice_to_show(mask: Array, reference: Array | None) -> int:
     return int(area.argmax())
 
 
-def _radiological(plane: Array) -> Array:
+def radiological(plane: Array) -> Array:
     """Patient's right on the left, anterior on top."""
     return plane[::-1, ::-1]
 
 
-def _window(image: Volume) -> tuple[float, float]:
+def window(image: Volume) -> tuple[float, float]:
+    """Intensities to draw as black and as white."""
     lower, upper = np.percentile(image.array, (1, 99))
     if lower <= -500.0 and upper >= 50.0:
         return CT_WINDOW_HU

@@ -6,27 +6,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cohort.annotation import Annotation
-from cohort.case import Case, CaseView, Structure
+from cohort.case import Case, Structure
 from cohort.records import Checkpoint, GradedMask, Prediction, QualityScore, TrainingCase
 from cohort.seeds import derive_seed
 from flows import rounds, tasks
 from flows.config import ActiveLearningConfig
 from flows.data import Cohort
-from flows.progress import Display
+from flows.progress import Display, recorded
+from flows.segmenter_stages import CURVES, SegmenterStages
 from flows.stages import file_sha256, json_sha256, run_stage, write_json
 from segmenters.base import Report
-from segmenters.checkpoints import load_checkpoint
 from segmenters.evaluation import StructureResult
-from segmenters.predictions import read_prediction
-from segmenters.torch_segmenter import TorchSegmenter
 from sentinel.estimators.registry import build_estimator, estimator_entry
 from sentinel.scoring import Sentinel
 
-CHUNK = 50
-"""Cases in one Prefect task of segmentation."""
-
 SENTINEL_FILE = "sentinel.safetensors"
-CURVES = "curves.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +51,15 @@ class RoundStages:
         return self.cohort.dataset.structures
 
     @property
-    def segmenter(self) -> TorchSegmenter:
-        """The segmenter of the campaign."""
-        return TorchSegmenter(self.config.segmenter)
+    def segmenter(self) -> SegmenterStages:
+        """The stages of the campaign's segmenter in this round."""
+        return SegmenterStages(
+            folder=self.folder,
+            config=self.config.segmenter,
+            structures=self.structures,
+            fingerprints=self.fingerprints,
+            step=self._step,
+        )
 
     def training_set(self) -> tuple[TrainingCase, ...]:
         """The labelled cases of this round."""
@@ -72,7 +72,7 @@ class RoundStages:
     def segment(self, what: str, cases: Sequence[Case], checkpoint: Checkpoint) -> tuple[Prediction, ...]:
         """Label maps of cases that the checkpoint has not learned from, seen without their references."""
         kinds = self._estimator_needs() if what == "pool" else ()
-        return self._predict(f"segment-{what}", [case.view() for case in cases], checkpoint, kinds)
+        return self.segmenter.predict(f"segment-{what}", [case.view() for case in cases], checkpoint, kinds)
 
     def evaluate(
         self, predictions: Sequence[Prediction], cases: Sequence[Case]
@@ -135,9 +135,9 @@ class RoundStages:
 
         def make(folder: Path) -> None:
             with self._step("train sentinel") as report:
-                curve, recorded = _recorded(report)
+                curve, recorder = recorded(report)
                 trained = tasks.train_sentinel(
-                    graded, self.structures, self.config.sentinel, seed=seed, report=recorded
+                    graded, self.structures, self.config.sentinel, seed=seed, report=recorder
                 )
             trained.save(folder / SENTINEL_FILE)
             write_json(folder / CURVES, curve)
@@ -175,7 +175,7 @@ class RoundStages:
     def _grade(self, name: str, left_out: Sequence[str], checkpoint: Checkpoint) -> tuple[GradedMask, ...]:
         by_id = self.cohort.dataset.by_id
         views = [by_id[case_id].view() for case_id in left_out]
-        predictions = self._predict(f"{name}-step{checkpoint.step}", views, checkpoint, ())
+        predictions = self.segmenter.predict(f"{name}-step{checkpoint.step}", views, checkpoint, ())
         source = f"{name}/step{checkpoint.step}"
         return rounds.graded_masks(predictions, self.annotations, by_id, source)
 
@@ -187,83 +187,16 @@ class RoundStages:
         steps: int,
         checkpoint_steps: Sequence[int],
     ) -> tuple[Checkpoint, ...]:
-        seed = derive_seed(self.config.seed, "segmenter", name, self.number)
         learned = {case.case_id for case in cases}
-        inputs = {
-            "training_set": rounds.training_set_version(
-                [annotation for annotation in self.annotations if annotation.case_id in learned]
-            ),
-            "images": {case.case_id: self.fingerprints[case.case_id] for case in cases},
-            "segmenter": asdict(self.config.segmenter),
-            "structures": [asdict(structure) for structure in self.structures],
-            "steps": steps,
-            "checkpoint_steps": list(checkpoint_steps),
-            "seed": seed,
-        }
-
-        def make(folder: Path) -> None:
-            with self._step(shown) as report:
-                curve, recorded = _recorded(report)
-                tasks.train_segmenter(
-                    self.segmenter,
-                    cases,
-                    self.structures,
-                    folder,
-                    seed=seed,
-                    steps=steps,
-                    checkpoint_steps=tuple(checkpoint_steps),
-                    report=recorded,
-                )
-            write_json(folder / CURVES, curve)
-
-        finished = run_stage(self.folder, name, inputs, make)
-        found = [load_checkpoint(path) for path in sorted(finished.glob("step_*.safetensors"))]
-        return tuple(sorted(found, key=lambda checkpoint: checkpoint.step))
-
-    def _predict(
-        self, name: str, cases: Sequence[CaseView], checkpoint: Checkpoint, kinds: Sequence[str]
-    ) -> tuple[Prediction, ...]:
-        inputs = {
-            "cases": {case.case_id: self.fingerprints[case.case_id] for case in cases},
-            "checkpoint": checkpoint.sha256,
-            "segmenter": asdict(self.config.segmenter),
-            "uncertainty": list(kinds),
-        }
-
-        def make(folder: Path) -> None:
-            with self._step(name.replace("-", " ", 1)) as report:
-                for start in range(0, len(cases), CHUNK):
-                    tasks.segment_chunk(
-                        self.segmenter,
-                        cases[start : start + CHUNK],
-                        checkpoint,
-                        self.structures,
-                        folder,
-                        uncertainty=tuple(kinds),
-                        report=_shifted(report, start, len(cases)),
-                    )
-
-        finished = run_stage(self.folder, name, inputs, make)
-        return tuple(read_prediction(finished / f"{case.case_id}.json") for case in cases)
+        return self.segmenter.fit(
+            name,
+            shown,
+            cases,
+            rounds.training_set_version([a for a in self.annotations if a.case_id in learned]),
+            steps=steps,
+            checkpoint_steps=checkpoint_steps,
+            seed=derive_seed(self.config.seed, "segmenter", name, self.number),
+        )
 
     def _step(self, shown: str) -> AbstractContextManager[Report]:
         return self.display.step(f"round {self.number}: {shown}")
-
-
-def _shifted(report: Report, start: int, all_cases: int) -> Report:
-    def shifted(step: int, total: int, metrics: Mapping[str, float]) -> None:
-        report(start + step, all_cases, metrics)
-
-    return shifted
-
-
-def _recorded(report: Report) -> tuple[list[dict[str, float]], Report]:
-    """A list that collects what is reported, and the function to report through."""
-    curve: list[dict[str, float]] = []
-
-    def recorded(step: int, total: int, metrics: Mapping[str, float]) -> None:
-        if metrics:
-            curve.append({"step": step, **metrics})
-        report(step, total, metrics)
-
-    return curve, recorded

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cohort.ledger import Entry
 from flows.campaign import Campaign
 from flows.config import flatten
+from flows.sentinel_config import SentinelTrainingConfig
 from flows.stages import MANIFEST, read_json
 
 CAMPAIGN_ID, KIND, COMPLETE = "sentinel_loop.campaign_id", "sentinel_loop.kind", "sentinel_loop.complete"
@@ -41,6 +43,74 @@ def charts_link(address: str, experiment_id: str) -> str:
         f"{address}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
         f"&searchFilter={query.replace('=', '%3D')}"
     )
+
+
+def experiment_id(root: Path, name: str) -> str:
+    """Id of an experiment in the store beside a root, which is created if there is none."""
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".mlflow.lock"):
+        client = MlflowClient(tracking_uri=tracking_uri(root))
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        artifacts = None
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            artifacts = (root.resolve() / "mlflow-artifacts" / name).as_uri()
+        return str(client.create_experiment(name, artifact_location=artifacts))
+
+
+def log_sentinel(
+    config: SentinelTrainingConfig, about: Mapping[str, str], metrics: Mapping[str, float], note: str
+) -> bool:
+    """Log a trained sentinel with its tests; a store that cannot be reached is a warning, not an end.
+
+    Args:
+        config: of the training, whose folder holds the files to log.
+        about: what made it.
+        metrics: of its tests.
+        note: Markdown to show with the run.
+
+    Returns:
+        Whether the store has all of it.
+    """
+    try:
+        _log_sentinel(config, about, metrics, note)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        _log.warning(
+            "MLflow at %s cannot be written (%s); %s holds everything: run the same command again later",
+            tracking_uri(config.root),
+            error,
+            config.folder,
+        )
+        return False
+    return True
+
+
+def _log_sentinel(
+    config: SentinelTrainingConfig, about: Mapping[str, str], metrics: Mapping[str, float], note: str
+) -> None:
+    experiment = experiment_id(config.root, config.experiment)
+    client = MlflowClient(tracking_uri=tracking_uri(config.root))
+    tags = {KIND: "sentinel", "sentinel_sha256": about["sentinel sha256"]}
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    if client.search_runs([experiment], f"{query} and tags.`{COMPLETE}` = 'yes'", max_results=1):
+        return
+    more = {_metric_name(name): value for name, value in about.items()}
+    run = client.create_run(
+        experiment, tags={**tags, **more, "mlflow.note.content": note}, run_name=config.name
+    )
+    run_id, at = str(run.info.run_id), int(time.time() * 1000)
+    settings = sorted(flatten(config.model_dump(mode="json")).items())
+    client.log_batch(run_id, params=[Param(_metric_name(key), str(value)[:500]) for key, value in settings])
+    found = [Metric(_metric_name(name), value, at, 0) for name, value in metrics.items()]
+    _log_metrics(client, run_id, [*found, *_curves(config.folder / "stages", at)])
+    for path in sorted(config.folder.glob("*.*")):
+        if path.suffix in {".md", ".csv", ".json", ".safetensors"} and not path.name.startswith("process"):
+            client.log_artifact(run_id, str(path))
+    for picture in sorted((config.folder / "figures").glob("*.png")):
+        client.log_artifact(run_id, str(picture), "figures")
+    client.set_tag(run_id, COMPLETE, "yes")
+    client.set_terminated(run_id, status="FINISHED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +144,8 @@ class Tracker:
 
     def experiment_id(self) -> str:
         """Id of the campaign's experiment, which is created if there is none."""
-        root = self.campaign.folder.parent
         name = str(self.campaign.values["experiment"] or self.campaign.name)
-        with FileLock(root / ".mlflow.lock"):
-            client = self._client()
-            found = client.get_experiment_by_name(name)
-            if found is not None:
-                return str(found.experiment_id)
-            artifacts = None
-            if "MLFLOW_TRACKING_URI" not in os.environ:
-                artifacts = (root.resolve() / "mlflow-artifacts" / name).as_uri()
-            return str(client.create_experiment(name, artifact_location=artifacts))
+        return experiment_id(self.campaign.folder.parent, name)
 
     def _client(self) -> MlflowClient:
         return MlflowClient(tracking_uri=tracking_uri(self.campaign.folder.parent))

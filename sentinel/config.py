@@ -16,6 +16,7 @@ ORIENTATIONS = ("canonical", "as_stored")
 MARGIN_UNITS = ("voxels", "mm")
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
+AGGREGATIONS = ("mean", "area")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class SentinelConfig:
         text_dim: size of the text embeddings.
         hidden_dim: of the head.
         max_slices: of a mask that are scored.
+        aggregation: of slice scores into a mask's: "mean" as published, "area" weights each slice by its
+            mask's voxels.
         steps: optimiser steps of training; 0 leaves random weights.
         batch_size: slices a step.
         learning_rate: at the start of the cosine schedule.
@@ -61,6 +64,7 @@ class SentinelConfig:
     text_dim: int = TABLE_DIM
     hidden_dim: int = 50
     max_slices: int = 10
+    aggregation: str = "mean"
     steps: int = 200
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -108,6 +112,7 @@ class SentinelConfig:
             "margin_unit": MARGIN_UNITS,
             "precision": PRECISIONS,
             "device": DEVICES,
+            "aggregation": AGGREGATIONS,
             "unknown_names": UNKNOWN_NAMES,
         }
         for name, allowed in choices.items():

@@ -1,42 +1,30 @@
 """A trained sentinel: masks in, quality scores out, and one file on disk that holds all of it."""
 
-import dataclasses
-import json
+import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
-from cohort.errors import ConfigError, GeometryError, ModelError
-from cohort.volume import Volume, write_bytes
+from cohort.case import Spacing
+from cohort.errors import DataError, GeometryError, ModelError
+from cohort.volume import Array, Volume
+from sentinel.calibration import NOT_CALIBRATED, Calibration
 from sentinel.config import SentinelConfig
 from sentinel.hardware import autocast, resolve_device
 from sentinel.network import QualitySentinel
-from sentinel.slices import (
-    Grey,
-    Mask,
-    choose_slices,
-    crop_around,
-    cut_slice,
-    grey_values,
-    normalise,
-    oriented,
-)
+from sentinel.planning import CaseMasks, SliceQueue, check_image, check_mask
+from sentinel.slices import Mask, normalise
+from sentinel.structures import find_structure, name_key
 
 EMPTY_MASK = "empty mask"
-_FORMAT = "sentinel-loop/sentinel/1"
-_EMBEDDINGS = "text_embeddings"
-_NETWORK = "network."
-_BATCH = 128
-
-CaseMasks = tuple[Volume, Mapping[str, Mask]]
+BATCH = 32
+"""Slices in one forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +32,22 @@ class MaskScore:
     """What a sentinel thinks of one mask.
 
     Args:
-        structure: name.
-        predicted_dsc: mean of the slices' scores, not clamped; NaN for an empty mask.
+        structure: name, as it was asked for.
+        predicted_dsc: calibrated and in [0, 1] where the sentinel is calibrated for the structure, else
+            `raw`; NaN for an empty mask.
+        raw: the slices' scores in one number, not clamped; NaN for an empty mask.
+        lower: bound of the DSC in [0, 1]; NaN where the sentinel is not calibrated for the structure.
+        upper: bound likewise.
         slice_indices: that were scored, along the first axis of the volume in the sentinel's orientation.
-        slice_scores: predicted DSC of each.
-        reason: "empty mask" where there is no score, else "".
+        slice_scores: predicted DSC of each, not clamped.
+        reason: "empty mask", "not calibrated for this structure" where bounds are missing, else "".
     """
 
     structure: str
     predicted_dsc: float
+    raw: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
     slice_indices: tuple[int, ...] = ()
     slice_scores: tuple[float, ...] = ()
     reason: str = ""
@@ -69,6 +64,7 @@ class Sentinel:
         training_sha256: hash of what it was trained on, "" where not trained.
         history: one mapping of metrics per validation during training, each with its "step".
         metrics: of the chosen weights on patients that training held back.
+        calibration: from raw scores to DSC with bounds; None for none.
 
     Raises:
         ModelError: if embeddings do not fit structures and config.
@@ -84,6 +80,7 @@ class Sentinel:
         training_sha256: str = "",
         history: Sequence[Mapping[str, float]] = (),
         metrics: Mapping[str, float] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         if embeddings.shape != (len(structures), config.text_dim):
             raise ModelError(
@@ -97,22 +94,34 @@ class Sentinel:
         self.training_sha256 = training_sha256
         self.history: tuple[Mapping[str, float], ...] = tuple(dict(step) for step in history)
         self.metrics: Mapping[str, float] = dict(metrics or {})
+        self.calibration = calibration or Calibration()
+        self._index: dict[str, int | None] = {name: number for number, name in enumerate(self.structures)}
 
-    def score(self, volume: Volume, masks: Mapping[str, Mask]) -> list[MaskScore]:
+    def score(
+        self,
+        volume: Volume | Array,
+        masks: Mapping[str, Mask],
+        spacing_mm: Spacing | None = None,
+    ) -> list[MaskScore]:
         """Score masks of one volume.
 
         Args:
-            volume: the image.
-            masks: structure name -> (D, H, W) mask on the image's grid.
+            volume: the image; or its voxels (D, H, W), which are then taken to lie as the sentinel was
+                trained on them: slices from feet to head, rows and columns towards anterior and right.
+            masks: structure name, in any spelling or alias that the sentinel knows -> (D, H, W) mask on the
+                image's grid, bool or 0 and 1.
+            spacing_mm: (D, H, W) of bare voxels.
 
         Returns:
             One score per mask in the mapping's order; NaN with reason "empty mask" for an empty one.
 
         Raises:
             ModelError: for a structure that this sentinel was not trained for.
-            GeometryError: for a mask of another shape than the image.
+            GeometryError: for a mask of another shape than the image, or bare voxels without a spacing.
+            DataError: for an image that is not three-dimensional, has NaN or infinite voxels, or is not in
+                HU where the sentinel expects that.
         """
-        return self.score_many([(volume, masks)])[0]
+        return self.score_many([(_as_volume(volume, spacing_mm), masks)])[0]
 
     def score_many(self, cases: Iterable[CaseMasks]) -> list[list[MaskScore]]:
         """Score masks of many volumes; as `score`, with slices of all of them in common batches.
@@ -123,14 +132,40 @@ class Sentinel:
         Returns:
             One list of scores per case, in order.
         """
-        queue = _SliceQueue(self)
-        planned = [
-            [self._plan(name, mask, volume, queue) for name, mask in masks.items()] for volume, masks in cases
-        ]
-        scores = queue.finish()
-        return [
-            [_mask_score(name, indices, scores[start:]) for name, indices, start in case] for case in planned
-        ]
+        return list(self.score_stream(cases))
+
+    def score_stream(self, cases: Iterable[CaseMasks]) -> Iterator[list[MaskScore]]:
+        """Score masks of any number of volumes in bounded memory.
+
+        Args:
+            cases: image and masks of each case, taken one at a time when there is room for their slices.
+
+        Yields:
+            The scores of each case, in order, as soon as its last slice went through the network.
+        """
+        queue = SliceQueue(self.config, self.predict, BATCH)
+        waiting: deque[list[tuple[str, tuple[int, ...], tuple[int, ...], int]]] = deque()
+        for volume, masks in cases:
+            check_image(volume, self.config.intensity)
+            waiting.append([self._plan(name, mask, volume, queue) for name, mask in masks.items()])
+            while waiting and _end(waiting[0], queue.forgotten) <= queue.done:
+                yield self._take(waiting.popleft(), queue)
+        queue.finish()
+        while waiting:
+            yield self._take(waiting.popleft(), queue)
+
+    def structure_index(self, name: str) -> int | None:
+        """Which of `structures` a name means: the same spelling, words or anatomy; None for none of them.
+
+        >>> from sentinel.text import embed_names
+        >>> known = ("kidney_left", "liver")
+        >>> sentinel = Sentinel(config=SentinelConfig(), structures=known, embeddings=embed_names(known))
+        >>> sentinel.structure_index("Left Kidney"), sentinel.structure_index("spleen")
+        (0, None)
+        """
+        if name not in self._index:
+            self._index[name] = self._find(name)
+        return self._index[name]
 
     def predict(self, slices: NDArray[np.uint8], structure_index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Predicted DSC of slices that are already cut.
@@ -145,85 +180,128 @@ class Sentinel:
         device = resolve_device(self.config.device)
         network = self.network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         found = [np.zeros(0, dtype=np.float32)]
-        for start in range(0, len(slices), _BATCH):
-            cut = torch.from_numpy(slices[start : start + _BATCH]).to(device)
-            text = torch.from_numpy(self.embeddings[structure_index[start : start + _BATCH]]).to(device)
+        for start in range(0, len(slices), BATCH):
+            cut = torch.from_numpy(slices[start : start + BATCH]).to(device)
+            text = torch.from_numpy(self.embeddings[structure_index[start : start + BATCH]]).to(device)
             ready = normalise(cut).contiguous(memory_format=torch.channels_last)
             with torch.inference_mode(), autocast(self.config.precision, device):
                 found.append(network(ready, text).float().cpu().numpy())
         return np.concatenate(found)
 
     def save(self, path: Path) -> None:
-        """Write weights, config, structures and embeddings as one safetensors file, atomically."""
-        tensors = {
-            _NETWORK + name: value.detach().cpu().contiguous() for name, value in self._state().items()
-        }
-        tensors[_EMBEDDINGS] = torch.from_numpy(self.embeddings.copy())
-        about = {
-            "format": _FORMAT,
-            "config": dataclasses.asdict(self.config),
-            "structures": self.structures,
-            "training_sha256": self.training_sha256,
-            "history": [dict(step) for step in self.history],
-            "metrics": dict(self.metrics),
-        }
-        write_bytes(path, save(tensors, metadata={"sentinel": json.dumps(about, sort_keys=True)}))
+        """Write weights, config, structures, embeddings and calibration as one file, atomically."""
+        from sentinel.files import save_sentinel
+
+        save_sentinel(self, path)
 
     @classmethod
-    def load(cls, path: Path) -> "Sentinel":
-        """Read a sentinel that `save` wrote.
+    def load(
+        cls,
+        path: Path | str,
+        embeddings: Path | str | None = None,
+        *,
+        precision: str | None = None,
+        device: str | None = None,
+    ) -> "Sentinel":
+        """Read a sentinel: a file that `save` wrote, or published weights with their text embeddings.
+
+        Args:
+            path: a .safetensors file of ours; or the published state dict (.pth), which is read without
+                executing what a pickle may carry.
+            embeddings: the published `label_embedding.pkl`, for published weights.
+            precision: "auto", "float32" or "bfloat16" in place of the file's own.
+            device: "auto", "cpu" or "cuda" in place of the file's own.
 
         Raises:
-            ModelError: if the file is missing, broken, or not a sentinel.
+            ModelError: if a file is missing, broken, or not what it should be.
+            ConfigError: for an unknown precision or a device that is not there.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["sentinel"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            config = SentinelConfig(**about["config"])
-            network = new_network(config)
-            embeddings = tensors.pop(_EMBEDDINGS).numpy()
-            network.load_state_dict({name.removeprefix(_NETWORK): value for name, value in tensors.items()})
-        except (
-            OSError,
-            SafetensorError,
-            KeyError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-            ConfigError,
-        ) as error:
-            raise ModelError(
-                f"{path} cannot be read as a sentinel ({error}); expected a file that Sentinel.save wrote"
-            ) from error
-        return cls(
-            config=config,
-            structures=about["structures"],
-            embeddings=embeddings,
-            network=network,
-            training_sha256=about["training_sha256"],
-            history=about["history"],
-            metrics=about["metrics"],
-        )
+        from sentinel.files import load_sentinel
 
-    def _state(self) -> dict[str, Tensor]:
-        return dict(self.network.state_dict())
+        wanted = None if embeddings is None else Path(embeddings)
+        return load_sentinel(Path(path), wanted, precision=precision, device=device)
+
+    def _find(self, name: str) -> int | None:
+        keys = [name_key(own) for own in self.structures]
+        if name_key(name) in keys:
+            return keys.index(name_key(name))
+        known = find_structure(name)
+        anatomy = [find_structure(own) for own in self.structures]
+        return anatomy.index(known) if known is not None and known in anatomy else None
 
     def _plan(
-        self, name: str, mask: Mask, volume: Volume, queue: "_SliceQueue"
-    ) -> tuple[str, tuple[int, ...], int]:
-        if name not in self.structures:
+        self, name: str, mask: Mask, volume: Volume, queue: SliceQueue
+    ) -> tuple[str, tuple[int, ...], tuple[int, ...], int]:
+        index = self.structure_index(name)
+        if index is None:
             raise ModelError(
-                f"This sentinel was not trained for structure {name!r}; it knows "
-                f"{', '.join(self.structures)}: train one for it, or leave the structure out"
+                f"This sentinel was not trained for structure {name!r}; it knows {self._known(name)}: "
+                "correct the name, train one for it, or leave the structure out"
             )
-        if mask.shape != volume.array.shape:
-            raise GeometryError(
-                f"The mask of {name!r} has shape {mask.shape}, but its image has shape {volume.array.shape} "
-                "(D, H, W); both must lie on one grid"
-            )
+        check_mask(name, mask, volume)
         start = queue.length
-        return name, queue.add(volume, mask, self.structures.index(name)), start
+        indices, sizes = queue.add(volume, mask, index)
+        return name, indices, sizes, start
+
+    def _known(self, name: str) -> str:
+        """The structures in a message: all of a few, of many those that are spelled most alike."""
+        if len(self.structures) <= 12:
+            return ", ".join(self.structures)
+        keys = {name_key(own): own for own in self.structures}
+        near = difflib.get_close_matches(name_key(name), keys, n=3, cutoff=0.5)
+        shown = f", nearest to it {', '.join(keys[key] for key in near)}" if near else ""
+        return f"{len(self.structures)} structures{shown}"
+
+    def _take(
+        self, planned: Sequence[tuple[str, tuple[int, ...], tuple[int, ...], int]], queue: SliceQueue
+    ) -> list[MaskScore]:
+        found = [
+            self._mask_score(name, indices, sizes, queue.scores(start, len(indices)))
+            for name, indices, sizes, start in planned
+        ]
+        queue.forget(_end(planned, queue.forgotten))
+        return found
+
+    def _mask_score(
+        self,
+        name: str,
+        indices: tuple[int, ...],
+        sizes: tuple[int, ...],
+        scores: NDArray[np.float32],
+    ) -> MaskScore:
+        if not indices:
+            return MaskScore(structure=name, predicted_dsc=math.nan, reason=EMPTY_MASK)
+        own = tuple(float(score) for score in scores)
+        raw = aggregate(own, sizes, self.config.aggregation)
+        index = self.structure_index(name)
+        found = self.calibration.apply(self.structures[index or 0], raw)
+        missing = math.isnan(found.predicted_dsc)
+        return MaskScore(
+            structure=name,
+            predicted_dsc=raw if missing else found.predicted_dsc,
+            raw=raw,
+            lower=found.lower,
+            upper=found.upper,
+            slice_indices=indices,
+            slice_scores=own,
+            reason=NOT_CALIBRATED if math.isnan(found.lower) else "",
+        )
+
+
+def aggregate(scores: Sequence[float], sizes: Sequence[int], aggregation: str) -> float:
+    """A mask's score from those of its slices.
+
+    Args:
+        scores: of the slices, at least one.
+        sizes: voxels of the mask in each slice.
+        aggregation: "mean", or "area" to weigh each slice by its size.
+
+    >>> aggregate([0.5, 0.8], [100, 200], "area")
+    0.7
+    """
+    if aggregation == "area":
+        return math.fsum(score * size for score, size in zip(scores, sizes, strict=True)) / sum(sizes)
+    return math.fsum(scores) / len(scores)
 
 
 def new_network(config: SentinelConfig) -> QualitySentinel:
@@ -231,65 +309,17 @@ def new_network(config: SentinelConfig) -> QualitySentinel:
     return QualitySentinel(backbone=config.backbone, text_dim=config.text_dim, hidden_dim=config.hidden_dim)
 
 
-class _SliceQueue:
-    """Collects cut slices of many masks and has them scored whenever a few batches are full."""
-
-    def __init__(self, sentinel: Sentinel) -> None:
-        self._sentinel = sentinel
-        self._cut: list[NDArray[np.uint8]] = []
-        self._structure: list[int] = []
-        self._scores: list[NDArray[np.float32]] = []
-        self._volume: Volume | None = None
-        self._turned: tuple[Grey, tuple[int, int]] | None = None
-        self.length = 0
-
-    def add(self, volume: Volume, mask: Mask, structure: int) -> tuple[int, ...]:
-        config = self._sentinel.config
-        if not mask.any():
-            return ()
-        grey, margin = self._image(volume)
-        turned = (
-            oriented(Volume(array=mask.astype(np.uint8), affine=volume.affine), config.orientation).array > 0
-        )
-        indices = choose_slices(turned, config.max_slices)
-        for index in indices:
-            crop = crop_around(turned[index], margin)
-            self._cut.append(cut_slice(grey[index], turned[index], crop, config.image_size).numpy())
-            self._structure.append(structure)
-        self.length += len(indices)
-        if len(self._cut) >= 4 * _BATCH:
-            self._flush()
-        return indices
-
-    def finish(self) -> NDArray[np.float32]:
-        self._flush()
-        return np.concatenate([np.zeros(0, dtype=np.float32), *self._scores])
-
-    def _image(self, volume: Volume) -> tuple[Grey, tuple[int, int]]:
-        if self._volume is not volume or self._turned is None:
-            config = self._sentinel.config
-            turned = oriented(volume, config.orientation)
-            self._volume = volume
-            self._turned = (
-                grey_values(turned.array, config.intensity),
-                config.margin_voxels(turned.spacing_mm),
-            )
-        return self._turned
-
-    def _flush(self) -> None:
-        if self._cut:
-            index = np.array(self._structure, dtype=np.int64)
-            self._scores.append(self._sentinel.predict(np.stack(self._cut), index))
-        self._cut, self._structure = [], []
+def _end(planned: Sequence[tuple[str, tuple[int, ...], tuple[int, ...], int]], start: int) -> int:
+    """Past the last slice of a case."""
+    return max((first + len(indices) for _, indices, _, first in planned), default=start)
 
 
-def _mask_score(name: str, indices: tuple[int, ...], scores: NDArray[np.float32]) -> MaskScore:
-    if not indices:
-        return MaskScore(structure=name, predicted_dsc=math.nan, reason=EMPTY_MASK)
-    own = tuple(float(score) for score in scores[: len(indices)])
-    return MaskScore(
-        structure=name,
-        predicted_dsc=math.fsum(own) / len(own),
-        slice_indices=indices,
-        slice_scores=own,
-    )
+def _as_volume(volume: Volume | Array, spacing_mm: Spacing | None) -> Volume:
+    if isinstance(volume, Volume):
+        return volume
+    if spacing_mm is None:
+        raise GeometryError("Bare voxels need spacing_mm, the size of a voxel in (D, H, W) in millimetres")
+    if min(spacing_mm) <= 0.0:
+        raise DataError(f"spacing_mm is {tuple(spacing_mm)}, expected three sizes above 0 in millimetres")
+    depth, height, width = spacing_mm
+    return Volume(array=np.asarray(volume), affine=np.diag([width, height, depth, 1.0]))

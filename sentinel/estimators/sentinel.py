@@ -10,12 +10,13 @@ from cohort.records import Prediction, QualityScore
 from cohort.volume import check_same_grid, read_image, read_label_map
 from sentinel.config import Report
 from sentinel.estimators.base import matched
-from sentinel.scoring import CaseMasks, MaskScore, Sentinel
+from sentinel.planning import CaseMasks
+from sentinel.scoring import MaskScore, Sentinel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SentinelEstimator:
-    """Scores masks by a trained sentinel: raw is its score, predicted_dsc the score clamped to [0, 1].
+    """Scores masks by a trained sentinel: raw is its score; predicted_dsc is calibrated, or raw in [0, 1].
 
     Args:
         sentinel: trained for the structures that are to be scored.
@@ -64,10 +65,12 @@ class SentinelEstimator:
         return QualityScore(
             case_id=case.case_id,
             structure=score.structure,
-            raw=score.predicted_dsc,
+            raw=score.raw,
             predicted_dsc=math.nan if missing else min(1.0, max(0.0, score.predicted_dsc)),
+            lower=score.lower,
+            upper=score.upper,
             estimator=self.name,
-            reason=score.reason,
+            reason=score.reason if missing else "",
         )
 
 

@@ -81,7 +81,7 @@ class TestOpening:
     ) -> None:
         other = load_config(make_campaign_yaml("elsewhere"), ["segmenter.steps=9", "seed=2"])
         with pytest.raises(
-            CampaignError, match=r"another config \(seed: 0 -> 2; segmenter\.steps: 3 -> 9\); start the"
+            CampaignError, match=r"another config \(seed: 0 -> 2; segmenter\.steps: 3 -> 9\); start it with"
         ):
             campaigns.create_or_open(other)
 
@@ -187,7 +187,7 @@ class TestLock:
         with held_by_another_process(campaign.folder):
             assert campaigns.is_locked(campaign.folder)
             with (
-                pytest.raises(CampaignError, match=r"Another process is running the campaign .*/tiny; wait"),
+                pytest.raises(CampaignError, match=r"Another process works in .*/tiny; wait"),
                 campaigns.locked(campaign.folder),
             ):
                 pass

@@ -8,9 +8,13 @@ import pytest
 from cohort.errors import ConfigError, DataError
 from cohort.volume import write_volume
 from flows import data
-from flows.config import load_config
+from flows.config import ActiveLearningConfig, load_config
 
 Make = Callable[..., Path]
+
+
+def _root(config: ActiveLearningConfig) -> Path:
+    return data.phantom_root(config.data, config.campaigns_root)
 
 
 class TestDecathlon:
@@ -85,9 +89,9 @@ class TestPhantom:
     ) -> None:
         path = make_campaign_yaml("", self.CHANGES)
         config = load_config(path)
-        assert data.phantom_root(config).parent == config.campaigns_root / ".phantom"
+        assert _root(config).parent == config.campaigns_root / ".phantom"
         moved = load_config(path, [f"data.root={tmp_path / 'there'}"])
-        assert data.phantom_root(moved) == tmp_path / "there"
+        assert _root(moved) == tmp_path / "there"
 
     @pytest.mark.parametrize(
         "override",
@@ -100,16 +104,18 @@ class TestPhantom:
     )
     def test_another_cohort_is_another_folder(self, make_campaign_yaml: Make, override: str) -> None:
         path = make_campaign_yaml("", self.CHANGES)
-        assert data.phantom_root(load_config(path, [override])) != data.phantom_root(load_config(path))
+        assert _root(load_config(path, [override])) != _root(load_config(path))
 
     def test_generated_once_and_read_like_any_data_set(self, make_campaign_yaml: Make) -> None:
         config = load_config(make_campaign_yaml("", self.CHANGES))
         told: list[tuple[int, int]] = []
-        data.generate_phantom(config, lambda done, total: told.append((done, total)))
+        data.generate_phantom(
+            config.data, config.campaigns_root, lambda done, total: told.append((done, total))
+        )
         assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-        root = data.phantom_root(config)
+        root = _root(config)
         before = {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")}
-        data.generate_phantom(config)
+        data.generate_phantom(config.data, config.campaigns_root)
         assert {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")} == before
 
         cohort = data.load_cohort(config)

@@ -325,8 +325,7 @@ class TestFolderThatIsThere:
         with held(tmp_path / "campaigns" / "tiny" / ".lock"):
             message = refused(begun)
         assert message == (
-            f"Another process is running the campaign {tmp_path / 'campaigns' / 'tiny'}; "
-            "wait for it, or stop it first"
+            f"Another process works in {tmp_path / 'campaigns' / 'tiny'}; wait for it, or stop it first"
         )
 
     def test_bad_data_leave_the_campaign_as_it_was(
@@ -342,7 +341,7 @@ def test_a_campaign_that_another_process_is_about_to_begin(
     folder = tmp_path / "campaigns" / "tiny"
     folder.mkdir(parents=True)
     with held(folder / ".lock"):
-        assert "Another process is running" in refused(make_campaign_yaml(make_decathlon(9)))
+        assert "Another process works in" in refused(make_campaign_yaml(make_decathlon(9)))
 
 
 def test_sound_data_get_as_far_as_the_flow(

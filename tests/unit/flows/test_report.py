@@ -147,16 +147,16 @@ class TestSlices:
     def test_the_right_of_the_patient_is_on_the_left_and_anterior_on_top(self) -> None:
         # canonical planes are (y, x), towards anterior and towards the patient's right
         plane = np.array([[0, 1], [2, 3]])
-        assert report._radiological(plane).tolist() == [[3, 2], [1, 0]]
+        assert report.radiological(plane).tolist() == [[3, 2], [1, 0]]
 
     def test_ct_gets_a_window_and_others_their_percentiles(self, affine: np.ndarray) -> None:
         ct = np.linspace(-1000.0, 1000.0, 1536, dtype=np.float32).reshape(8, 12, 16)
-        assert report._window(Volume(array=ct, affine=affine)) == report.CT_WINDOW_HU
-        lower, upper = report._window(Volume(array=ct + 1000.0, affine=affine))
+        assert report.window(Volume(array=ct, affine=affine)) == report.CT_WINDOW_HU
+        lower, upper = report.window(Volume(array=ct + 1000.0, affine=affine))
         assert 10.0 < lower < 30.0
         assert 1970.0 < upper < 1990.0
         flat = Volume(array=np.zeros((8, 12, 16), np.float32), affine=affine)
-        assert report._window(flat)[0] < report._window(flat)[1]
+        assert report.window(flat)[0] < report.window(flat)[1]
 
 
 class TestCurves:

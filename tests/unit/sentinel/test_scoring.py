@@ -58,7 +58,7 @@ def test_empty_mask_has_no_score(sentinel: Sentinel) -> None:
     empty, full = sentinel.score(volume, {"spleen": np.zeros_like(masks["spleen"]), "liver": masks["liver"]})
     assert math.isnan(empty.predicted_dsc)
     assert (empty.reason, empty.slice_indices, empty.slice_scores) == ("empty mask", (), ())
-    assert full.reason == ""
+    assert full.reason == "not calibrated for this structure"
     assert full.predicted_dsc == pytest.approx(sentinel.score(volume, masks)[0].predicted_dsc, abs=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_embeddings_must_fit() -> None:
 
 def test_broken_files(sentinel: Sentinel, tmp_path: Path) -> None:
     path = tmp_path / "sentinel.safetensors"
-    with pytest.raises(ModelError, match="cannot be read as a sentinel"):
+    with pytest.raises(ModelError, match="do not exist"):
         Sentinel.load(path)
     sentinel.save(path)
     path.write_bytes(path.read_bytes()[:-100])

@@ -1,0 +1,122 @@
+"""Data sets as collections of masks to be judged, in the layouts that tools write them in."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import pandas as pd
+
+from cohort.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskFile:
+    """One mask of a case.
+
+    Args:
+        structure: name as the data set spells it.
+        path: of the file, which may hold other masks too.
+        labels: of the structure in it; none for a binary mask, in which any voxel above 0 counts.
+    """
+
+    structure: str
+    path: Path
+    labels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskCase:
+    """An image and its masks.
+
+    Args:
+        case_id: unique in the data set.
+        image: path of the image.
+        masks: of the case.
+    """
+
+    case_id: str
+    image: Path
+    masks: tuple[MaskFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MaskDataset:
+    """All masks of a data set.
+
+    Args:
+        name: of the data set.
+        cases: by id; those without a mask are left out.
+        metadata: a row per case, indexed by its id, or None.
+    """
+
+    name: str
+    cases: tuple[MaskCase, ...]
+    metadata: pd.DataFrame | None = None
+
+
+Reader = Callable[[Path, Path | None], MaskDataset]
+
+
+def read_masks(root: Path, layout: str, *, masks: Path | None = None) -> MaskDataset:
+    """Find all masks of a data set; no voxel is read.
+
+    Args:
+        root: folder of the data set.
+        layout: "totalsegmentator", "decathlon" or "nnunet".
+        masks: folder of other masks than the data set's own, such as a model's predictions:
+            `<case_id>.nii.gz` label maps, or for totalsegmentator a folder of masks per case. Cases without
+            a file there are left out.
+
+    Raises:
+        ConfigError: for another layout.
+        DataError: for a folder that is missing or does not hold what the layout promises.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError(f"Unknown layout {layout!r}; expected one of {', '.join(sorted(LAYOUTS))}")
+    if not root.is_dir():
+        raise DataError(f"The data set's folder {root} does not exist")
+    if masks is not None and not masks.is_dir():
+        raise DataError(f"The folder of masks {masks} does not exist")
+    found = LAYOUTS[layout](root, masks)
+    if not found.cases:
+        where = root if masks is None else masks
+        raise DataError(f"No mask was found in {where} for the layout {layout!r}; is it another layout?")
+    return found
+
+
+def _totalsegmentator(root: Path, masks: Path | None) -> MaskDataset:
+    from cohort.layouts import totalsegmentator
+
+    return totalsegmentator.read(root, masks)
+
+
+def _nnunet(root: Path, masks: Path | None) -> MaskDataset:
+    from cohort.layouts import nnunet
+
+    return nnunet.read(root, masks)
+
+
+def _decathlon(root: Path, masks: Path | None) -> MaskDataset:
+    from cohort.layouts import decathlon
+
+    dataset = decathlon.read(root)
+    cases = []
+    for case in dataset.cases:
+        path = case.reference if masks is None else masks / f"{case.case_id}.nii.gz"
+        if path is None or not path.is_file():
+            continue
+        listed = case.annotated if masks is None else [s.name for s in dataset.structures]
+        found = tuple(
+            MaskFile(structure=s.name, path=path, labels=(s.label,))
+            for s in dataset.structures
+            if s.name in listed
+        )
+        cases.append(MaskCase(case_id=case.case_id, image=case.image, masks=found))
+    return MaskDataset(name=dataset.name, cases=tuple(cases))
+
+
+LAYOUTS: Mapping[str, Reader] = MappingProxyType(
+    {"totalsegmentator": _totalsegmentator, "decathlon": _decathlon, "nnunet": _nnunet}
+)
+"""Name -> how to read the layout."""

@@ -1,0 +1,44 @@
+"""TotalSegmentator: a folder per case with `ct.nii.gz` and `segmentations/<class>.nii.gz`, and `meta.csv`."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from cohort.layouts.masks import MaskCase, MaskDataset, MaskFile
+from cohort.layouts.tables import read_metadata
+from cohort.volume import SUFFIXES, volume_id
+
+IMAGES = tuple(f"{name}{suffix}" for name in ("ct", "mri") for suffix in SUFFIXES)
+_META = "meta.csv"
+
+
+def read(root: Path, masks: Path | None = None) -> MaskDataset:
+    """Find the cases of a data set, or the one case whose folder `root` is.
+
+    Args:
+        root: with a folder per case, and `meta.csv` where there is metadata.
+        masks: folder with other masks: `<case>/segmentations/*.nii.gz` or `<case>/*.nii.gz`.
+
+    Raises:
+        DataError: for metadata that cannot be read.
+    """
+    folders = [root] if _image(root) else sorted(path for path in root.iterdir() if path.is_dir())
+    cases = [case for folder in folders if (case := _case(folder, masks)) is not None]
+    meta = root / _META
+    metadata: pd.DataFrame | None = read_metadata(meta) if meta.is_file() else None
+    return MaskDataset(name=root.resolve().name, cases=tuple(cases), metadata=metadata)
+
+
+def _image(folder: Path) -> Path | None:
+    return next((folder / name for name in IMAGES if (folder / name).is_file()), None)
+
+
+def _case(folder: Path, masks: Path | None) -> MaskCase | None:
+    image, name = _image(folder), folder.resolve().name
+    if image is None:
+        return None
+    where = folder if masks is None else masks / name
+    where = where / "segmentations" if (where / "segmentations").is_dir() else where
+    files = sorted(path for path in where.glob("*.nii*") if path.name.endswith(SUFFIXES))
+    found = tuple(MaskFile(structure=volume_id(path), path=path) for path in files if path.name not in IMAGES)
+    return MaskCase(case_id=name, image=image, masks=found) if found else None

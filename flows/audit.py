@@ -1,0 +1,214 @@
+"""The audit flow: a score for every mask of a data set, worst first, as table and page."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from cohort.errors import DataError
+from cohort.groups import compare_groups
+from cohort.layouts.masks import MaskCase, MaskDataset, read_masks
+from cohort.layouts.tables import read_metadata
+from cohort.volume import read_image, read_label_map, write_bytes
+from flows.audit_options import AuditOptions
+from flows.audit_page import Overlay, draw_overlay, write_page
+from flows.audit_rows import Audited, score_cases, voxels_of
+from flows.environment import code_version
+from flows.progress import Display, shifted
+from flows.stages import file_sha256, json_sha256, run_stage, write_json
+from segmenters.base import Report
+from sentinel.scoring import Sentinel
+
+CHUNK = 10
+"""Cases in one Prefect task, and in one part of the table on disk."""
+
+ROWS = "rows.csv"
+GROUPED_BY_DEFAULT = ("sex", "gender", "age", "scanner", "manufacturer", "institute")
+_TEXT = {"case_id": str, "structure": str, "reason": str}
+
+
+def run_audit(options: AuditOptions, display: Display) -> pd.DataFrame:
+    """Score every mask of a data set; started again, it goes on where it was.
+
+    Returns:
+        The table that was written, worst first.
+
+    Raises:
+        SentinelLoopError: for a data set, weights or settings that cannot be used. A broken scan or mask is
+            a row with a reason instead.
+    """
+    dataset = read_masks(options.root, options.layout, masks=options.masks)
+    metadata = read_metadata(options.metadata) if options.metadata is not None else dataset.metadata
+    columns = _group_columns(metadata, options.group_by)
+    sentinel = Sentinel.load(
+        options.weights, options.embeddings, precision=options.precision, device=options.device
+    )
+    started = time.monotonic()
+    run = _audit_flow.with_options(flow_run_name=f"audit {dataset.name}")
+    parts = run(options, dataset, sentinel, display)
+    table = worst_first(pd.concat([_read_rows(part / ROWS) for part in parts], ignore_index=True))
+    about = _about(options, dataset, sentinel, table, time.monotonic() - started)
+    with display.step("draw the worst masks") as report:
+        overlays = _overlays(table, dataset, sentinel, options.worst, report)
+    groups = []
+    if metadata is not None and columns:
+        joined = table.merge(metadata[list(columns)], left_on="case_id", right_index=True, how="left")
+        groups = [compare_groups(joined, column) for column in columns]
+    _write(options.out, table, about)
+    title = f"Audit of {dataset.name}"
+    shown = {name: str(value) for name, value in about.items()}
+    write_page(
+        options.out.with_suffix(".html"),
+        title=title,
+        about=shown,
+        table=table,
+        overlays=overlays,
+        groups=groups,
+    )
+    return table
+
+
+def worst_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows by predicted DSC, lowest first; masks without a score last."""
+    return table.sort_values(["predicted_dsc", "case_id", "structure"], na_position="last", kind="stable")
+
+
+@task(name="score a chunk of cases", cache_policy=NO_CACHE, persist_result=False)
+def _score_chunk(cases: Sequence[MaskCase], sentinel: Sentinel, report: Report) -> list[Audited]:
+    return score_cases(cases, sentinel, report)
+
+
+@flow(name="audit", validate_parameters=False)
+def _audit_flow(
+    options: AuditOptions, dataset: MaskDataset, sentinel: Sentinel, display: Display
+) -> list[Path]:
+    settings = {
+        "weights": file_sha256(options.weights),
+        "embeddings": file_sha256(options.embeddings) if options.embeddings else None,
+        "config": asdict(sentinel.config),
+    }
+    total = sum(len(case.masks) for case in dataset.cases)
+    parts, before = [], 0
+    with display.step("score masks") as report:
+        for start in range(0, len(dataset.cases), CHUNK):
+            chunk = dataset.cases[start : start + CHUNK]
+            parts.append(
+                _part(options.work, start, chunk, settings, sentinel, shifted(report, before, total))
+            )
+            before += sum(len(case.masks) for case in chunk)
+            report(before, total, {})
+    return parts
+
+
+def _part(
+    work: Path,
+    start: int,
+    chunk: Sequence[MaskCase],
+    settings: Mapping[str, object],
+    sentinel: Sentinel,
+    report: Report,
+) -> Path:
+    inputs = {**settings, "files": [_fingerprint(case) for case in chunk]}
+
+    def make(folder: Path) -> None:
+        rows = _score_chunk(chunk, sentinel, report)
+        table = pd.DataFrame([asdict(row) for row in rows], columns=[f.name for f in fields(Audited)])
+        write_bytes(folder / ROWS, table.to_csv(index=False).encode())
+
+    return run_stage(work, f"cases{start:06d}", inputs, make)
+
+
+def _fingerprint(case: MaskCase) -> list[object]:
+    """What says that the files of a case are still the same: size and time of change of each."""
+    listed: list[object] = [case.case_id]
+    for path in (case.image, *dict.fromkeys(mask.path for mask in case.masks)):
+        about = path.stat() if path.is_file() else None
+        listed.append([str(path), about.st_size if about else -1, about.st_mtime_ns if about else -1])
+    listed.append([[mask.structure, list(mask.labels)] for mask in case.masks])
+    return listed
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    return pd.read_csv(
+        path,
+        dtype=_TEXT,
+        keep_default_na=False,
+        na_values={"predicted_dsc": [""], "lower": [""], "upper": [""], "raw": [""]},
+    )
+
+
+def _group_columns(metadata: pd.DataFrame | None, asked: Sequence[str]) -> tuple[str, ...]:
+    if metadata is None:
+        if asked:
+            raise DataError(
+                f"There is no metadata to group by {', '.join(asked)}; name a table with --metadata"
+            )
+        return ()
+    missing = [name for name in asked if name not in metadata.columns]
+    if missing:
+        raise DataError(
+            f"The metadata has no column {missing[0]!r}; it has {', '.join(map(str, metadata.columns))}"
+        )
+    usual = [str(name) for name in metadata.columns if str(name).lower() in GROUPED_BY_DEFAULT]
+    return tuple(asked) or tuple(usual)
+
+
+def _about(
+    options: AuditOptions,
+    dataset: MaskDataset,
+    sentinel: Sentinel,
+    table: pd.DataFrame,
+    seconds: float,
+) -> dict[str, object]:
+    return {
+        "data set": dataset.name,
+        "data set files sha256": json_sha256([_fingerprint(case) for case in dataset.cases]),
+        "layout": options.layout,
+        "masks": "of the data set" if options.masks is None else str(options.masks),
+        "weights": options.weights.name,
+        "weights sha256": file_sha256(options.weights),
+        "backbone": sentinel.config.backbone,
+        "precision": sentinel.config.precision,
+        "code version": code_version(),
+        "cases": len(dataset.cases),
+        "masks in all": len(table),
+        "masks scored": int(table["predicted_dsc"].notna().sum()),
+        "slices": int(table["n_slices"].sum()),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _overlays(
+    table: pd.DataFrame, dataset: MaskDataset, sentinel: Sentinel, worst: int, report: Report
+) -> list[Overlay]:
+    """Pictures of the worst masks; one that cannot be drawn is left out."""
+    cases = {case.case_id: case for case in dataset.cases}
+    rows: list[dict[Any, Any]] = table[table["predicted_dsc"].notna()].head(worst).to_dict("records")
+    found = []
+    for done, row in enumerate(rows, start=1):
+        case = cases[row["case_id"]]
+        mask = next(mask for mask in case.masks if mask.structure == row["structure"])
+        image, voxels = read_image(case.image), voxels_of(read_label_map(mask.path), mask)
+        found.append(
+            Overlay(
+                png=draw_overlay(image, voxels),
+                case_id=case.case_id,
+                structure=mask.structure,
+                predicted=float(row["predicted_dsc"]),
+                lower=float(row["lower"]),
+                upper=float(row["upper"]),
+            )
+        )
+        report(done, len(rows), {})
+    return found
+
+
+def _write(out: Path, table: pd.DataFrame, about: Mapping[str, object]) -> None:
+    write_bytes(out, table.to_csv(index=False).encode())
+    write_bytes(out.with_suffix(".parquet"), table.to_parquet(index=False))
+    write_json(out.with_suffix(".json"), about)

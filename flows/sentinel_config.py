@@ -1,0 +1,83 @@
+"""The YAML of a sentinel's training as pydantic models."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from flows.config import CampaignName, Configured, DataModel, Model, read_values, validated
+from segmenters.config import SegmenterConfig
+from sentinel.config import SentinelConfig
+
+
+class GradedMasksModel(Model):
+    """How masks of graded quality are made: checkpoints of cross-fitted segmenters."""
+
+    folds: Annotated[int, Field(ge=2)] = 2
+    steps: PositiveInt = 600
+    checkpoint_steps: tuple[PositiveInt, ...] = (40, 80, 160, 320)
+
+    @model_validator(mode="after")
+    def _within(self) -> "GradedMasksModel":
+        late = [step for step in self.checkpoint_steps if step > self.steps]
+        if late:
+            raise ValueError(f"checkpoint_steps {late} lie after the last step {self.steps}")
+        return self
+
+
+class UnseenModel(Model):
+    """A segmenter whose masks the sentinel never learns from: a test of what is new to it."""
+
+    segmenter: SegmenterConfig
+    steps: PositiveInt = 600
+    checkpoint_steps: tuple[PositiveInt, ...] = (40, 80, 160, 320)
+
+
+class SplitModel(Model):
+    """Who trains and who calibrates; `data.held_out_cases` test."""
+
+    calibration_patients: PositiveInt = 20
+    training_patients: PositiveInt | None = None
+
+
+class SentinelTrainingConfig(Configured):
+    """A sentinel from labelled scans: trained, calibrated, tested."""
+
+    name: CampaignName = "sentinel"
+    experiment: str = "sentinels"
+    root: Path = Path("sentinels")
+    seed: NonNegativeInt = 0
+    threads: NonNegativeInt = 0
+    data: DataModel
+    split: SplitModel = SplitModel()
+    segmenter: SegmenterConfig
+    masks: GradedMasksModel = GradedMasksModel()
+    unseen: UnseenModel | None = None
+    sentinel: SentinelConfig = SentinelConfig()
+    level: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
+    bad_below: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
+    rivals: bool = True
+    licence: str = ""
+
+    @model_validator(mode="after")
+    def _no_folders(self) -> "SentinelTrainingConfig":
+        if self.data.layout == "folders":
+            raise ValueError("data.layout is 'folders'; a sentinel is trained on 'decathlon' or 'phantom'")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the sentinel, its stages and its report."""
+        return self.root / self.name
+
+
+def load_sentinel_training(path: Path, overrides: Iterable[str] = ()) -> SentinelTrainingConfig:
+    """Read a YAML file and apply `key=value` overrides with dotted keys.
+
+    Raises:
+        ConfigError: with one line per mistake, each with its dotted key.
+    """
+    values = read_values(path, overrides)
+    values.setdefault("name", f"{path.stem}-seed{values.get('seed', 0)}")
+    return validated(SentinelTrainingConfig, values, path)

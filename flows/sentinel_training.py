@@ -1,0 +1,403 @@
+"""The flow that trains a sentinel on labelled scans: graded masks, training, calibration, test, report."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from cohort.case import Case, Dataset
+from cohort.errors import ConfigError
+from cohort.records import Checkpoint, GradedMask, Prediction, TrainingCase
+from cohort.seeds import derive_seed, generator
+from flows import campaign as campaigns
+from flows import tasks
+from flows.config import as_dict, config_sha256
+from flows.environment import code_version
+from flows.progress import Display, recorded
+from flows.rounds import folds
+from flows.segmenter_stages import CURVES, SegmenterStages
+from flows.sentinel_config import GradedMasksModel, SentinelTrainingConfig, UnseenModel
+from flows.sentinel_report import Tested, write_report
+from flows.stages import file_sha256, json_sha256, read_json, run_stage, write_json
+from segmenters.base import Report
+from segmenters.config import SegmenterConfig
+from sentinel.calibration import fit_calibration
+from sentinel.evaluation import ScoredMask
+from sentinel.grading import observations
+from sentinel.rivals import Key, describe_masks, mask_only_values, rival_scores, uncertainty_values
+from sentinel.scoring import Sentinel
+
+SENTINEL_FILE = "sentinel.safetensors"
+RIVALS = ("entropy", "inconsistency")
+_SCORED = "scored.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Ids of cases, patients apart."""
+
+    train: tuple[str, ...]
+    calibrate: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def split_cases(
+    dataset: Dataset, test: Sequence[str], *, calibration: int, training: int | None, seed: int
+) -> Split:
+    """Split a data set by patient.
+
+    Args:
+        dataset: all cases; those without a reference take no part.
+        test: ids of the held-out cases.
+        calibration: patients that calibrate.
+        training: patients that train, None for all that are left.
+        seed: of the choice.
+
+    Raises:
+        ConfigError: if fewer patients are left than asked for, or fewer than 2 would train.
+    """
+    held_out = {dataset.by_id[case_id].patient_id for case_id in test}
+    usable = [
+        case for case in dataset.cases if case.reference is not None and case.patient_id not in held_out
+    ]
+    patients = sorted({case.patient_id for case in usable})
+    wanted = len(patients) - calibration if training is None else training
+    if wanted < 2 or wanted + calibration > len(patients):
+        raise ConfigError(
+            f"{len(patients)} patients with references are not held out, but {calibration} shall calibrate "
+            f"and {'at least 2' if training is None else training} train; lower split.calibration_patients, "
+            "split.training_patients or data.held_out_cases"
+        )
+    order = [patients[int(i)] for i in generator(seed, "sentinel", "split").permutation(len(patients))]
+    calibrating, learning = set(order[:calibration]), set(order[calibration : calibration + wanted])
+    return Split(
+        train=tuple(case.case_id for case in usable if case.patient_id in learning),
+        calibrate=tuple(case.case_id for case in usable if case.patient_id in calibrating),
+        test=tuple(test),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentinelTraining:
+    """One training with all its stages.
+
+    Args:
+        config: of the training.
+        dataset: all cases.
+        split: who trains, calibrates and tests.
+        fingerprints: case id -> hash of its files.
+        display: shows progress.
+    """
+
+    config: SentinelTrainingConfig
+    dataset: Dataset
+    split: Split
+    fingerprints: Mapping[str, str]
+    display: Display
+
+    def run(self) -> Path:
+        """Every stage that is not there yet, and the report.
+
+        Returns:
+            The sentinel's file.
+        """
+        graded = self.training_masks()
+        checkpoints = self._own_checkpoints()
+        trained = Sentinel.load(self._train(graded))
+        calibrating = self._calibrating(checkpoints, trained)
+        finished = calibrated(trained, calibrating.scored, self.config)
+        path = self.config.folder / SENTINEL_FILE
+        finished.save(path)
+        tested = self._test(graded, calibrating, checkpoints, finished)
+        write_report(self.config, self._about(path), finished, tested)
+        return path
+
+    def training_masks(self) -> tuple[GradedMask, ...]:
+        """Masks of the training cases from checkpoints that did not learn from them."""
+        cases = self._training_cases(self.split.train)
+        settings = self.config.masks
+        graded: list[GradedMask] = []
+        for number, left_out in enumerate(
+            folds(cases, settings.folds, derive_seed(self.config.seed, "folds"))
+        ):
+            learned = tuple(case for case in cases if case.case_id not in left_out)
+            shown = f"cross-fit, fold {number + 1}/{settings.folds}"
+            checkpoints = self._fit(f"fold{number}", shown, learned, self.config.segmenter, settings)
+            for predicted in self._predicted(f"fold{number}", left_out, checkpoints, kinds=()):
+                graded.extend(predicted.graded)
+        return tuple(graded)
+
+    def _calibrating(self, checkpoints: Sequence[Checkpoint], trained: Sentinel) -> "Calibrating":
+        predicted = self._predicted("calibrate", self.split.calibrate, checkpoints)
+        return Calibrating(predicted=predicted, scored=self._score("calibration", predicted, trained, "seen"))
+
+    def _own_checkpoints(self) -> tuple[Checkpoint, ...]:
+        cases = self._training_cases(self.split.train)
+        return self._fit("seen", "train segmenter", cases, self.config.segmenter, self.config.masks)
+
+    def _fit(
+        self,
+        name: str,
+        shown: str,
+        cases: Sequence[TrainingCase],
+        segmenter: SegmenterConfig,
+        masks: GradedMasksModel | UnseenModel,
+    ) -> tuple[Checkpoint, ...]:
+        version = json_sha256(sorted([case.case_id, self.fingerprints[case.case_id]] for case in cases))
+        return self._stages(segmenter).fit(
+            f"train-{name}",
+            shown,
+            cases,
+            version,
+            steps=masks.steps,
+            checkpoint_steps=masks.checkpoint_steps,
+            seed=derive_seed(self.config.seed, "segmenter", name),
+        )
+
+    def _predicted(
+        self,
+        name: str,
+        case_ids: Sequence[str],
+        checkpoints: Sequence[Checkpoint],
+        segmenter: SegmenterConfig | None = None,
+        kinds: Sequence[str] | None = None,
+    ) -> "tuple[Predicted, ...]":
+        """Masks of cases by every checkpoint, beside their references."""
+        cases = [self.dataset.by_id[case_id] for case_id in case_ids]
+        asked = (RIVALS if self.config.rivals else ()) if kinds is None else kinds
+        stages = self._stages(segmenter or self.config.segmenter)
+        return tuple(
+            Predicted(
+                predictions=predictions,
+                graded=_graded(predictions, self.dataset, f"{name}/step{checkpoint.step}"),
+            )
+            for checkpoint in checkpoints
+            for predictions in [
+                stages.predict(
+                    f"{name}-step{checkpoint.step}", [case.view() for case in cases], checkpoint, asked
+                )
+            ]
+        )
+
+    def _train(self, graded: Sequence[GradedMask]) -> Path:
+        seed = derive_seed(self.config.seed, "sentinel")
+        inputs = {
+            "graded": [
+                [mask.case_id, mask.source, file_sha256(mask.mask), self.fingerprints[mask.case_id]]
+                for mask in graded
+            ],
+            "sentinel": asdict(self.config.sentinel),
+            "structures": [asdict(structure) for structure in self.dataset.structures],
+            "seed": seed,
+        }
+
+        def make(folder: Path) -> None:
+            with self._step("train sentinel") as report:
+                curve, recorder = recorded(report)
+                trained = tasks.train_sentinel(
+                    graded, self.dataset.structures, self.config.sentinel, seed=seed, report=recorder
+                )
+            trained.save(folder / SENTINEL_FILE)
+            write_json(folder / CURVES, curve)
+
+        return run_stage(self._work, "train-sentinel", inputs, make) / SENTINEL_FILE
+
+    def _score(
+        self, name: str, predicted: "Sequence[Predicted]", sentinel: Sentinel, group: str
+    ) -> tuple[ScoredMask, ...]:
+        graded = [mask for found in predicted for mask in found.graded]
+        inputs = {
+            "sentinel": sentinel.training_sha256,
+            "calibration": sentinel.calibration.as_dict(),
+            "masks": [[mask.case_id, mask.source, file_sha256(mask.mask)] for mask in graded],
+            "group": group,
+        }
+
+        def make(folder: Path) -> None:
+            with self._step(f"score masks: {name}") as report:
+                scored = tasks.score_graded(
+                    graded, self.dataset.structures, sentinel, group=group, report=report
+                )
+            write_json(folder / _SCORED, [asdict(mask) for mask in scored])
+
+        rows = read_json(run_stage(self._work, f"score-{name}", inputs, make) / _SCORED)
+        return tuple(
+            ScoredMask(
+                **{
+                    **row,
+                    "slice_scores": tuple(row["slice_scores"]),
+                    "slice_dsc": tuple(row["slice_dsc"]),
+                }
+            )
+            for row in rows
+        )
+
+    def _test(
+        self,
+        graded: Sequence[GradedMask],
+        calibrating: "Calibrating",
+        checkpoints: Sequence[Checkpoint],
+        sentinel: Sentinel,
+    ) -> list[Tested]:
+        groups = {"seen": self._predicted("test", self.split.test, checkpoints)}
+        unseen = self.config.unseen
+        if unseen is not None:
+            learned = self._training_cases(self.split.train)
+            shown = f"train {unseen.segmenter.network}, which the sentinel never sees"
+            other = self._fit("unseen", shown, learned, unseen.segmenter, unseen)
+            groups["unseen"] = self._predicted("test-unseen", self.split.test, other, unseen.segmenter)
+        tested = []
+        for group, predicted in groups.items():
+            own = self._score(f"test-{group}", predicted, sentinel, group)
+            scored = {"sentinel": own}
+            if self.config.rivals:
+                scored |= self._rivals(graded, calibrating, predicted, own)
+            tested.append(Tested(group=group, architecture=self._architecture(group), scored=scored))
+        return tested
+
+    def _architecture(self, group: str) -> str:
+        unseen = self.config.unseen
+        return unseen.segmenter.network if group == "unseen" and unseen else self.config.segmenter.network
+
+    def _rivals(
+        self,
+        graded: Sequence[GradedMask],
+        calibrating: "Calibrating",
+        predicted: "Sequence[Predicted]",
+        scored: Sequence[ScoredMask],
+    ) -> dict[str, tuple[ScoredMask, ...]]:
+        """What others would have said of the same masks, calibrated on the same patients."""
+        values = {
+            kind: [_uncertainty(calibrating.predicted, kind), _uncertainty(predicted, kind)]
+            for kind in RIVALS
+        }
+        known_masks = [mask for part in calibrating.predicted for mask in part.graded]
+        masks = [mask for part in predicted for mask in part.graded]
+        with self._step("baseline that sees the mask alone") as report:
+            learned, known, new = (
+                describe_masks(part, self.dataset.structures, report) for part in (graded, known_masks, masks)
+            )
+        values["mask_only"] = [mask_only_values(learned, known), mask_only_values(learned, new)]
+        found = {}
+        for name, (before, now) in values.items():
+            calibration = fit_calibration(
+                observations(rival_scores(calibrating.scored, before)), level=self.config.level
+            )
+            found[name] = rival_scores(scored, now, calibration)
+        return found
+
+    def _training_cases(self, case_ids: Sequence[str]) -> tuple[TrainingCase, ...]:
+        return tuple(_training_case(self.dataset.by_id[case_id]) for case_id in case_ids)
+
+    def _stages(self, segmenter: SegmenterConfig) -> SegmenterStages:
+        return SegmenterStages(
+            folder=self._work,
+            config=segmenter,
+            structures=self.dataset.structures,
+            fingerprints=self.fingerprints,
+            step=self._step,
+        )
+
+    @cached_property
+    def _work(self) -> Path:
+        return self.config.folder / "stages"
+
+    def _step(self, shown: str) -> AbstractContextManager[Report]:
+        return self.display.step(shown)
+
+    def _about(self, path: Path) -> dict[str, str]:
+        patients = {
+            name: len({self.dataset.by_id[case_id].patient_id for case_id in ids})
+            for name, ids in (
+                ("training", self.split.train),
+                ("calibration", self.split.calibrate),
+                ("test", self.split.test),
+            )
+        }
+        return {
+            "data set": self.dataset.name,
+            "modality": self.dataset.modality,
+            "data set sha256": json_sha256(sorted(self.fingerprints.items())),
+            "config sha256": config_sha256(as_dict(self.config)),
+            "code version": code_version(),
+            "seed": str(self.config.seed),
+            "sentinel sha256": file_sha256(path),
+            **{f"{name} patients": str(count) for name, count in patients.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """Masks of cases by one checkpoint, twice: as predictions, and beside their references."""
+
+    predictions: tuple[Prediction, ...]
+    graded: tuple[GradedMask, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrating:
+    """Masks of the calibrating patients, and the sentinel's scores of them before calibration."""
+
+    predicted: tuple[Predicted, ...]
+    scored: tuple[ScoredMask, ...]
+
+
+def calibrated(sentinel: Sentinel, known: Sequence[ScoredMask], config: SentinelTrainingConfig) -> Sentinel:
+    """Give a sentinel its calibration from masks of patients that it never learned from."""
+    sentinel.calibration = fit_calibration(
+        observations(known), level=config.level, seed=derive_seed(config.seed, "calibration")
+    )
+    return sentinel
+
+
+def _training_case(case: Case) -> TrainingCase:
+    if case.reference is None:
+        raise ConfigError(f"Case {case.case_id} has no reference, so nothing can be learned from it")
+    return TrainingCase(
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        image=case.image,
+        label_map=case.reference,
+        annotated=frozenset(case.annotated),
+    )
+
+
+def _graded(predictions: Sequence[Prediction], dataset: Dataset, source: str) -> tuple[GradedMask, ...]:
+    found = []
+    for prediction in predictions:
+        case = dataset.by_id[prediction.case_id]
+        if case.reference is not None:
+            found.append(
+                GradedMask(
+                    case_id=case.case_id,
+                    patient_id=case.patient_id,
+                    image=case.image,
+                    mask=prediction.mask,
+                    reference=case.reference,
+                    evaluated=frozenset(case.evaluated),
+                    source=source,
+                )
+            )
+    return tuple(found)
+
+
+def _uncertainty(predicted: "Sequence[Predicted]", kind: str) -> dict[Key, float]:
+    values: dict[Key, float] = {}
+    for part in predicted:
+        values |= uncertainty_values(part.graded, part.predictions, kind)
+    return values
+
+
+@flow(name="train sentinel", validate_parameters=False)
+def train_sentinel_flow(training: SentinelTraining) -> Path:
+    """Run a training in Prefect."""
+    folder = training.config.folder
+    campaigns.record_process(folder, str(flow_run.id))
+    try:
+        return training.run()
+    finally:
+        campaigns.forget_process(folder)

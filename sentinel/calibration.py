@@ -1,0 +1,245 @@
+"""From raw scores to DSC with bounds: a line per structure, and conformal quantiles of its errors."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cohort.errors import ConfigError, ModelError
+from cohort.seeds import generator
+
+NOT_CALIBRATED = "not calibrated for this structure"
+LEVEL = 0.9
+FOLDS = 5
+MIN_PATIENTS_FOR_LINE = 4
+_SCALE_FLOOR = 0.05
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """A mask whose score and true DSC are both known.
+
+    Args:
+        patient_id: masks of one patient are not independent.
+        structure: name.
+        raw: the estimator's value.
+        dsc: measured, in [0, 1].
+    """
+
+    patient_id: str
+    structure: str
+    raw: float
+    dsc: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """A score turned into DSC.
+
+    Args:
+        predicted_dsc: in [0, 1]; NaN where the structure is not calibrated.
+        lower: bound in [0, 1]; NaN where there are too few patients for bounds.
+        upper: bound in [0, 1]; NaN likewise.
+        reason: "not calibrated for this structure" where one is missing, else "".
+    """
+
+    predicted_dsc: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructureCalibration:
+    """What calibration learned of one structure.
+
+    Args:
+        slope: of the line from raw score to DSC, at least 0.
+        intercept: of that line.
+        quantile: of the errors of the line divided by `error_scale`, at the calibration's level; None where
+            there were too few patients for it.
+        patients: that it was learned from.
+        masks: that it was learned from.
+    """
+
+    slope: float
+    intercept: float
+    quantile: float | None
+    patients: int
+    masks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Lines and quantiles by structure.
+
+    Args:
+        level: share of masks whose true DSC should lie within the bounds.
+        structures: name -> what was learned.
+    """
+
+    level: float = LEVEL
+    structures: Mapping[str, StructureCalibration] = field(default_factory=dict)
+
+    def apply(self, structure: str, raw: float) -> Calibrated:
+        """DSC and bounds of a raw score.
+
+        Args:
+            structure: name.
+            raw: the estimator's value, NaN where there is none.
+
+        >>> line = StructureCalibration(slope=1.0, intercept=0.0, quantile=None, patients=5, masks=9)
+        >>> Calibration(structures={"liver": line}).apply("liver", 1.2).predicted_dsc
+        1.0
+        """
+        known = self.structures.get(structure)
+        if known is None or math.isnan(raw):
+            return Calibrated(reason=NOT_CALIBRATED if known is None else "")
+        value = min(1.0, max(0.0, known.slope * raw + known.intercept))
+        if known.quantile is None:
+            return Calibrated(predicted_dsc=value, reason=NOT_CALIBRATED)
+        reach = known.quantile * float(error_scale(np.array([value]))[0])
+        return Calibrated(predicted_dsc=value, lower=max(0.0, value - reach), upper=min(1.0, value + reach))
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON values."""
+        return {
+            "level": self.level,
+            "structures": {name: asdict(found) for name, found in self.structures.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> "Calibration":
+        """From what `as_dict` gave.
+
+        Raises:
+            ModelError: for anything else.
+        """
+        try:
+            structures = values["structures"]
+            if not isinstance(structures, Mapping):
+                raise TypeError("'structures' is no mapping")
+            return cls(
+                level=float(values["level"]),  # type: ignore[arg-type]
+                structures={name: StructureCalibration(**found) for name, found in structures.items()},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"A calibration cannot be read ({error}); expected what Calibration.as_dict wrote"
+            ) from error
+
+
+def error_scale(predicted_dsc: Values) -> Values:
+    """How large errors are expected to be, up to a factor: largest at 0.5, smallest at 0 and 1.
+
+    Fixed beforehand, so that dividing errors by it costs the bounds none of their validity.
+
+    Args:
+        predicted_dsc: (N,) in [0, 1].
+
+    >>> error_scale(np.array([0.0, 0.5])).round(2).tolist()
+    [0.05, 0.55]
+    """
+    scale: Values = _SCALE_FLOOR + np.sqrt(np.clip(predicted_dsc * (1.0 - predicted_dsc), 0.0, None))
+    return scale
+
+
+def min_patients(level: float) -> int:
+    """The fewest patients that allow bounds at a level.
+
+    >>> min_patients(0.9)
+    9
+    """
+    return math.ceil(round(level / (1.0 - level), 9))
+
+
+def fit_calibration(
+    observations: Sequence[Observation], *, level: float = LEVEL, seed: int = 0
+) -> Calibration:
+    """Learn lines and bounds from masks that neither the segmenter nor the estimator learned from.
+
+    Per structure: the line is a least-squares fit in which every patient weighs the same. Errors for the
+    bounds come from lines that were fitted without the patient concerned (5 folds of patients); their
+    quantile, with every patient weighing the same, is taken at level (1 + 1 / patients).
+
+    Args:
+        observations: in any order; those with a NaN are left out.
+        level: share of masks that the bounds should hold, in (0, 1).
+        seed: of the folds.
+
+    Returns:
+        Lines for structures with 4 patients or more, bounds for those with `min_patients(level)` or more.
+
+    Raises:
+        ConfigError: for a level outside (0, 1).
+
+    Source: Vovk, "Cross-conformal predictors", 2015; weights over patients as in Dunn, Wasserman and
+    Ramdas, "Distribution-free prediction sets for two-layer hierarchical models", 2023.
+    """
+    if not 0.0 < level < 1.0:
+        raise ConfigError(f"The level of the bounds is {level}, expected more than 0 and less than 1")
+    by_structure: dict[str, list[Observation]] = {}
+    for seen in observations:
+        if math.isfinite(seen.raw) and math.isfinite(seen.dsc):
+            by_structure.setdefault(seen.structure, []).append(seen)
+    fitted = {
+        name: _fit(sorted(found, key=_order), level, generator(seed, "calibration", name))
+        for name, found in sorted(by_structure.items())
+    }
+    return Calibration(level=level, structures={name: found for name, found in fitted.items() if found})
+
+
+def _order(seen: Observation) -> tuple[str, float, float]:
+    return (seen.patient_id, seen.raw, seen.dsc)
+
+
+def _fit(
+    observations: Sequence[Observation], level: float, rng: np.random.Generator
+) -> StructureCalibration | None:
+    patients, patient = np.unique([seen.patient_id for seen in observations], return_inverse=True)
+    if len(patients) < MIN_PATIENTS_FOR_LINE:
+        return None
+    raw = np.array([seen.raw for seen in observations])
+    dsc = np.array([seen.dsc for seen in observations])
+    weight = 1.0 / np.bincount(patient)[patient]
+    slope, intercept = _line(raw, dsc, weight)
+    quantile = None
+    if len(patients) >= min_patients(level):
+        fold = rng.permutation(len(patients))[patient] % min(FOLDS, len(patients))
+        errors = _errors_of_unseen(raw, dsc, weight, fold)
+        quantile = _quantile(errors, weight, min(1.0, level * (1.0 + 1.0 / len(patients))))
+    return StructureCalibration(
+        slope=slope, intercept=intercept, quantile=quantile, patients=len(patients), masks=len(raw)
+    )
+
+
+def _line(raw: Values, dsc: Values, weight: Values) -> tuple[float, float]:
+    share = weight / weight.sum()
+    raw_mean, dsc_mean = float(share @ raw), float(share @ dsc)
+    variance = float(share @ (raw - raw_mean) ** 2)
+    slope = 0.0
+    if variance > 1e-12:
+        slope = max(0.0, float(share @ ((raw - raw_mean) * (dsc - dsc_mean))) / variance)
+    return slope, dsc_mean - slope * raw_mean
+
+
+def _errors_of_unseen(raw: Values, dsc: Values, weight: Values, fold: NDArray[np.intp]) -> Values:
+    """Errors over their scale, each from a line that did not see the patient."""
+    errors = np.zeros_like(raw)
+    for number in np.unique(fold):
+        out = fold == number
+        slope, intercept = _line(raw[~out], dsc[~out], weight[~out])
+        value = np.clip(slope * raw[out] + intercept, 0.0, 1.0)
+        errors[out] = np.abs(value - dsc[out]) / error_scale(value)
+    return errors
+
+
+def _quantile(values: Values, weight: Values, level: float) -> float:
+    """The smallest value that at least a share `level` of the weight does not exceed."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weight[order]) / weight.sum()
+    return float(values[order][min(len(values) - 1, int(np.searchsorted(reached, level - 1e-12)))])

@@ -1,0 +1,183 @@
+"""The DSC of a mask from everything that is known about it: sentinel, uncertainty, committee and shape.
+
+A handful of features, a linear model whose weights may only point in the direction that each feature is sure
+to have, learned from cross-fitted masks of the labelled cases.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+
+from cohort.errors import ModelError
+
+Values = NDArray[np.float64]
+
+SIGNS: Mapping[str, float] = MappingProxyType(
+    {
+        "sentinel": 1.0,
+        "sentinel_worst": 1.0,
+        "entropy": -1.0,
+        "inconsistency": -1.0,
+        "mc_dropout": -1.0,
+        "committee": -1.0,
+        "volume_deviation": -1.0,
+        "components": -1.0,
+    }
+)
+"""Feature -> whether a higher value means a better mask (1) or a worse one (-1)."""
+
+ALPHAS = (0.3, 1.0, 3.0, 10.0, 30.0)
+_FOLDS = 5
+_MIN_ROWS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionRow:
+    """A cross-fitted mask to learn from.
+
+    Args:
+        patient_id: whose; cross-validation keeps patients together.
+        structure: name.
+        source: what made the mask; only differences between masks of one source teach the weights.
+        features: of `SIGNS`, by name; NaN, or not there, where unknown.
+        dsc: measured, in [0, 1].
+    """
+
+    patient_id: str
+    structure: str
+    source: str
+    features: Mapping[str, float]
+    dsc: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """A fitted model.
+
+    Args:
+        names: of the features that it uses.
+        means: structure -> mean of each feature.
+        scales: standard deviation of each feature within sources and structures.
+        weights: of each feature in its scale; the sign is that of `SIGNS`, or 0.
+        intercepts: structure -> DSC at the means.
+        alpha: of the ridge penalty that cross-validation chose.
+    """
+
+    names: tuple[str, ...]
+    means: Mapping[str, tuple[float, ...]]
+    scales: tuple[float, ...]
+    weights: tuple[float, ...]
+    intercepts: Mapping[str, float]
+    alpha: float
+
+    def predict(self, structure: str, features: Mapping[str, float]) -> float:
+        """DSC of a mask, not clamped; a feature that is missing counts as average.
+
+        Raises:
+            ModelError: for a structure that no row was of.
+        """
+        if structure not in self.intercepts:
+            raise ModelError(
+                f"The fused estimator has no cross-fitted mask of {structure!r} to learn from; it knows "
+                f"{', '.join(sorted(self.intercepts))}"
+            )
+        value = self.intercepts[structure]
+        for name, mean, scale, weight in zip(
+            self.names, self.means[structure], self.scales, self.weights, strict=True
+        ):
+            found = features.get(name, math.nan)
+            if not math.isnan(found):
+                value += weight * (found - mean) / scale
+        return value
+
+
+def fit_fusion(rows: Sequence[FusionRow]) -> Fusion:
+    """Fit a fusion.
+
+    Features and DSC are centred within each source and structure, so that the weights say what tells
+    masks of one model apart, not what tells a trained model from an untrained one. The ridge penalty is the
+    one with the smallest error on patients left out.
+
+    Args:
+        rows: in any order.
+
+    Raises:
+        ModelError: for fewer than 6 rows, or fewer than 3 patients.
+    """
+    ordered = sorted(rows, key=lambda row: (row.patient_id, row.structure, row.source))
+    patients = sorted({row.patient_id for row in ordered})
+    if len(ordered) < _MIN_ROWS or len(patients) < 3:
+        raise ModelError(
+            f"The fused estimator learns from {len(ordered)} cross-fitted masks of {len(patients)} patients; "
+            f"expected at least {_MIN_ROWS} masks of 3 patients: label more cases, or rank by the sentinel"
+        )
+    table = np.array([[row.features.get(name, math.nan) for name in SIGNS] for row in ordered], dtype=float)
+    dsc = np.array([row.dsc for row in ordered])
+    group = _codes([f"{row.source}\n{row.structure}" for row in ordered])
+    centred = _centred(table, group)
+    scales = np.sqrt(np.nanmean(centred**2, axis=0, where=~np.isnan(centred)))
+    used = [i for i in range(len(SIGNS)) if np.isfinite(scales[i]) and scales[i] > 1e-9]
+    names = tuple(np.array(list(SIGNS))[used].tolist())
+    signs = np.array([SIGNS[name] for name in names])
+    ready = np.nan_to_num(centred[:, used] / scales[used]) * signs
+    target = _centred(dsc[:, None], group)[:, 0]
+    fold = _codes([row.patient_id for row in ordered]) % min(_FOLDS, len(patients))
+    alpha = _best_alpha(ready, target, fold)
+    weights = _ridge(ready, target, alpha) * signs
+    structure = np.array([row.structure for row in ordered])
+    found = sorted(set(structure.tolist()))
+    with np.errstate(invalid="ignore"):
+        means = {name: np.nan_to_num(_nanmean(table[structure == name][:, used])) for name in found}
+    return Fusion(
+        names=names,
+        means={name: tuple(values.tolist()) for name, values in means.items()},
+        scales=tuple(scales[used].tolist()),
+        weights=tuple(weights.tolist()),
+        intercepts={name: float(dsc[structure == name].mean()) for name in found},
+        alpha=alpha,
+    )
+
+
+def _ridge(features: Values, target: Values, alpha: float) -> Values:
+    if features.shape[1] == 0:
+        return np.zeros(0)
+    model = Ridge(alpha=alpha, fit_intercept=False, positive=True, tol=1e-8)
+    return np.asarray(model.fit(features, target).coef_, dtype=float)
+
+
+def _best_alpha(features: Values, target: Values, fold: NDArray[np.intp]) -> float:
+    errors = []
+    for alpha in ALPHAS:
+        squares = [
+            (
+                (features[fold == k] @ _ridge(features[fold != k], target[fold != k], alpha))
+                - target[fold == k]
+            )
+            ** 2
+            for k in np.unique(fold)
+        ]
+        errors.append(float(np.concatenate(squares).mean()))
+    return ALPHAS[int(np.argmin(errors))]
+
+
+def _centred(values: Values, group: NDArray[np.intp]) -> Values:
+    out = values.copy()
+    for number in np.unique(group):
+        out[group == number] -= _nanmean(values[group == number])
+    return out
+
+
+def _nanmean(values: Values) -> Values:
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _codes(values: Sequence[str]) -> NDArray[np.intp]:
+    return np.unique(values, return_inverse=True)[1]
