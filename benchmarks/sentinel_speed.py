@@ -91,7 +91,7 @@ def one_slice(network: QualitySentinel, grey: np.ndarray, mask: np.ndarray, text
 def bare(sentinel: Sentinel, slices: list[np.ndarray], structures: list[np.ndarray]) -> None:
     """The forward passes alone."""
     for batch, structure in zip(slices, structures, strict=True):
-        sentinel.predict(batch, structure)
+        sentinel.judge(batch, structure)
 
 
 class Recorder:
@@ -100,13 +100,13 @@ class Recorder:
     def __init__(self, sentinel: Sentinel) -> None:
         self.slices: list[np.ndarray] = []
         self.structures: list[np.ndarray] = []
-        self._predict = sentinel.predict
+        self._judge = sentinel.judge
 
     def __call__(self, slices: np.ndarray, structures: np.ndarray) -> np.ndarray:
         """Record and pass on."""
         self.slices.append(slices)
         self.structures.append(structures)
-        return self._predict(slices, structures)
+        return self._judge(slices, structures)
 
 
 def timed(function: Callable[[], object]) -> tuple[float, object]:
@@ -148,9 +148,9 @@ def main() -> None:
     reference = loaded(options, dataset)
     reference.network.eval()
     recorder = Recorder(sentinel)
-    sentinel.predict = recorder  # type: ignore[method-assign]
+    sentinel.judge = recorder  # type: ignore[method-assign]
     score_cases(dataset.cases, sentinel)  # warms up, and records the batches
-    del sentinel.predict
+    del sentinel.judge
     seconds: dict[str, list[float]] = {"baseline": [], "ours": [], "bare": []}
     for _ in range(options.repeats):
         took, expected = timed(lambda: baseline(dataset, reference))

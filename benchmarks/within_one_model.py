@@ -343,6 +343,7 @@ def main() -> None:
     parser.add_argument("--cross-steps", type=int, default=250)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     environment.prepare(options.out)
     from prefect import flow
 

@@ -76,18 +76,19 @@ def compare_groups(
         if name not in table.columns:
             raise DataError(f"The table has no column {name!r}; it has {', '.join(map(str, table.columns))}")
     known = table[table[value].notna()].copy()
-    known["group"] = _groups(known[column])
+    by_case, order = _groups(known.groupby("case_id")[column].first())
+    known["group"] = known["case_id"].map(by_case)
     usual = known.groupby("structure")[value].transform("mean")
     known["relative"] = known[value] - usual + float(known[value].mean())
     overall = known.groupby("case_id").agg(value=("relative", "mean"), group=("group", "first"))
-    compared = [_compare(overall["value"], overall["group"], column, OVERALL)]
+    compared = _compare(overall["value"], overall["group"], order, column, OVERALL)
     each = [
-        _compare(masks[value], masks["group"], column, str(name))
+        _compare(masks[value], masks["group"], order, column, str(name))
         for name, masks in known.groupby("structure")
     ]
     corrected = holm([found.p for found in each])
     return (
-        *compared,
+        compared,
         *(_with_p(found, p) for found, p in zip(each, corrected, strict=True)),
     )
 
@@ -108,8 +109,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _groups(values: pd.Series) -> pd.Series:
-    """Names of groups; numbers with many values are cut at their quartiles."""
+def _groups(values: pd.Series) -> tuple[pd.Series, list[str]]:
+    """The name of each case's group, and these in order; numbers with many values are cut at quartiles."""
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > BINS:
         edges = np.unique(np.nanquantile(values.to_numpy(dtype=float), np.linspace(0.0, 1.0, BINS + 1)))
         place = np.clip(
@@ -118,14 +119,19 @@ def _groups(values: pd.Series) -> pd.Series:
         width = len(str(len(edges)))
         names = [f"{i + 1:0{width}d}: {edges[i]:g} to {edges[i + 1]:g}" for i in range(len(edges) - 1)]
         cut = pd.Series([names[i] for i in place], index=values.index, dtype=object)
-        return cut.where(values.notna(), None)
-    return values.map(lambda found: None if pd.isna(found) else str(found)).astype(object)
+        return cut.where(values.notna(), None), names
+    known = values.dropna().unique()
+    if pd.api.types.is_numeric_dtype(values):
+        named = {found: str(found).removesuffix(".0") for found in sorted(known)}
+    else:
+        named = {found: str(found) for found in sorted(known, key=str)}
+    return values.map(named.get).astype(object), list(named.values())
 
 
-def _compare(values: pd.Series, group: pd.Series, column: str, structure: str) -> GroupComparison:
-    found: dict[str, pd.Series] = {
-        str(name): values[group == name] for name in sorted(group.dropna().unique(), key=str)
-    }
+def _compare(
+    values: pd.Series, group: pd.Series, order: Sequence[str], column: str, structure: str
+) -> GroupComparison:
+    found = {name: values[group == name] for name in order if (group == name).any()}
     tested = [each.to_numpy(dtype=float) for each in found.values() if len(each) >= MIN_CASES]
     small = sum(len(each) for each in found.values() if len(each) < MIN_CASES)
     test, p = _test(tested)

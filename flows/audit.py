@@ -1,5 +1,6 @@
 """The audit flow: a score for every mask of a data set, worst first, as table and page."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -9,12 +10,14 @@ from typing import Any
 import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from cohort.errors import DataError
 from cohort.groups import compare_groups
 from cohort.layouts.masks import MaskCase, MaskDataset, read_masks
 from cohort.layouts.tables import read_metadata
 from cohort.volume import read_image, read_label_map, write_bytes
+from flows import campaign as campaigns
 from flows.audit_options import AuditOptions
 from flows.audit_page import Overlay, draw_overlay, write_page
 from flows.audit_rows import Audited, score_cases, voxels_of
@@ -30,6 +33,7 @@ CHUNK = 10
 ROWS = "rows.csv"
 GROUPED_BY_DEFAULT = ("sex", "gender", "age", "scanner", "manufacturer", "institute")
 _TEXT = {"case_id": str, "structure": str, "reason": str}
+_log = logging.getLogger(__name__)
 
 
 def run_audit(options: AuditOptions, display: Display) -> pd.DataFrame:
@@ -94,14 +98,18 @@ def _audit_flow(
     }
     total = sum(len(case.masks) for case in dataset.cases)
     parts, before = [], 0
-    with display.step("score masks") as report:
-        for start in range(0, len(dataset.cases), CHUNK):
-            chunk = dataset.cases[start : start + CHUNK]
-            parts.append(
-                _part(options.work, start, chunk, settings, sentinel, shifted(report, before, total))
-            )
-            before += sum(len(case.masks) for case in chunk)
-            report(before, total, {})
+    campaigns.record_process(options.work, str(flow_run.id))
+    try:
+        with display.step("score masks") as report:
+            for start in range(0, len(dataset.cases), CHUNK):
+                chunk = dataset.cases[start : start + CHUNK]
+                parts.append(
+                    _part(options.work, start, chunk, settings, sentinel, shifted(report, before, total))
+                )
+                before += sum(len(case.masks) for case in chunk)
+                report(before, total, {})
+    finally:
+        campaigns.forget_process(options.work)
     return parts
 
 
@@ -155,7 +163,7 @@ def _group_columns(metadata: pd.DataFrame | None, asked: Sequence[str]) -> tuple
             f"The metadata has no column {missing[0]!r}; it has {', '.join(map(str, metadata.columns))}"
         )
     usual = [str(name) for name in metadata.columns if str(name).lower() in GROUPED_BY_DEFAULT]
-    return tuple(asked) or tuple(usual)
+    return tuple(dict.fromkeys(asked)) or tuple(usual)
 
 
 def _about(
@@ -193,7 +201,11 @@ def _overlays(
     for done, row in enumerate(rows, start=1):
         case = cases[row["case_id"]]
         mask = next(mask for mask in case.masks if mask.structure == row["structure"])
-        image, voxels = read_image(case.image), voxels_of(read_label_map(mask.path), mask)
+        try:
+            image, voxels = read_image(case.image), voxels_of(read_label_map(mask.path), mask)
+        except DataError as error:
+            _log.warning("no picture of %s of %s: %s", mask.structure, case.case_id, error)
+            continue
         found.append(
             Overlay(
                 png=draw_overlay(image, voxels),

@@ -100,12 +100,10 @@ def draw_overlay(image: Volume, mask: Mask) -> bytes:
     figure.patch.set_facecolor("black")
     shown = report.radiological(plane[window])
     axes.imshow(shown, cmap="gray", vmin=lower, vmax=upper, aspect=height_mm / width_mm)
-    axes.contour(
-        report.radiological(outline[window]).astype(float),
-        levels=[0.5],
-        colors=report.PREDICTED,
-        linewidths=1.3,
-    )
+    framed = np.pad(report.radiological(outline[window]).astype(float), 1)  # a mask may fill all of it
+    rows, columns = (np.arange(size) - 1 for size in framed.shape)
+    axes.contour(columns, rows, framed, levels=[0.5], colors=report.PREDICTED, linewidths=1.3)
+    axes.set(xlim=(-0.5, shown.shape[1] - 0.5), ylim=(shown.shape[0] - 0.5, -0.5))
     return _png(figure)
 
 

@@ -31,6 +31,8 @@ from sentinel.estimators.registry import estimator_entry
 for _settings in (SegmenterConfig, SentinelConfig):
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
 
+_PATIENTS_NEEDED = {"nothing": 1, "sentinel": 2, "fused": 3}
+
 WHERE_AND_HOW = frozenset(
     {"campaigns_root", "root", "experiment", "data.root", "data.labelled", "data.unlabelled", "data.held_out"}
 )
@@ -164,6 +166,7 @@ class CrossFittingModel(Model):
     """Segmenters that each leave some labelled cases out, so that masks of known DSC teach the sentinel."""
 
     folds: Annotated[int, Field(ge=2)] = 2
+    repeats: PositiveInt = 1
     steps: PositiveInt = 200
     checkpoint_steps: tuple[PositiveInt, ...] = ()
 
@@ -210,9 +213,11 @@ class ActiveLearningConfig(Configured):
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
         resolve(self.strategy, self.estimator)
-        if self.data.layout != "folders" and self.cross_fits and self.start.cases < 2:
+        needed = self.patients_needed
+        if self.data.layout != "folders" and self.start.cases < needed:
             raise ValueError(
-                "start.cases is 1, but the sentinel learns from cross-fitted masks, which take at least 2"
+                f"start.cases is {self.start.cases}, but the {self.estimator_name} learns from cross-fitted "
+                f"masks, which take at least {needed}"
             )
         return self
 
@@ -223,9 +228,14 @@ class ActiveLearningConfig(Configured):
 
     @property
     def cross_fits(self) -> bool:
-        """Whether the campaign trains a sentinel on masks of labelled cases."""
+        """Whether the estimator learns from masks of labelled cases."""
+        return self.patients_needed > 1
+
+    @property
+    def patients_needed(self) -> int:
+        """Labelled patients that the estimator takes to learn from; 1 where it learns nothing."""
         name = self.estimator_name
-        return name is not None and estimator_entry(name).needs_sentinel
+        return _PATIENTS_NEEDED[estimator_entry(name).learns] if name is not None else 1
 
     @property
     def estimator_name(self) -> str | None:

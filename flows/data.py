@@ -147,10 +147,11 @@ def _check(config: ActiveLearningConfig, cohort: Cohort) -> Cohort:
         cohort.dataset, labelled=cohort.start, held_out=cohort.held_out, unlabelled=cohort.pool
     )  # refuses a patient on both sides
     patients = {cohort.dataset.by_id[case_id].patient_id for case_id in cohort.start}
-    if config.cross_fits and len(patients) < 2:
+    if len(patients) < config.patients_needed:
         raise ConfigError(
-            f"The sentinel learns from cross-fitted masks, which take at least 2 labelled patients, but the "
-            f"campaign starts with {len(patients)}; start with more or take the strategy random or entropy"
+            f"The {config.estimator_name} learns from cross-fitted masks, which take at least "
+            f"{config.patients_needed} labelled patients, but the campaign starts with {len(patients)}; "
+            "start with more or take the strategy random or entropy"
         )
     _check_names(config, cohort.dataset)
     _check_measurable(cohort)

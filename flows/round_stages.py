@@ -12,15 +12,36 @@ from cohort.seeds import derive_seed
 from flows import rounds, tasks
 from flows.config import ActiveLearningConfig
 from flows.data import Cohort
+from flows.fused_stages import FusedStages
 from flows.progress import Display, recorded
 from flows.segmenter_stages import CURVES, SegmenterStages
-from flows.stages import file_sha256, json_sha256, run_stage, write_json
+from flows.stages import file_sha256, json_sha256, read_json, run_stage, write_json
 from segmenters.base import Report
 from segmenters.evaluation import StructureResult
-from sentinel.estimators.registry import build_estimator, estimator_entry
+from sentinel.estimators.fused import FusedEstimator
+from sentinel.estimators.registry import Learned, build_estimator, estimator_entry
 from sentinel.scoring import Sentinel
 
 SENTINEL_FILE = "sentinel.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossFit:
+    """A segmenter that left some labelled cases out, and what it makes of these.
+
+    Args:
+        name: of the fold.
+        repeat: which split of the labelled cases it belongs to.
+        checkpoint: its last one.
+        graded: label maps of the cases that it left out, by all its checkpoints, with their references.
+        last: those of the last checkpoint, with uncertainty where that was asked for.
+    """
+
+    name: str
+    repeat: int
+    checkpoint: Checkpoint
+    graded: tuple[GradedMask, ...]
+    last: tuple[Prediction, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +79,7 @@ class RoundStages:
             config=self.config.segmenter,
             structures=self.structures,
             fingerprints=self.fingerprints,
-            step=self._step,
+            step=self.step,
         )
 
     def training_set(self) -> tuple[TrainingCase, ...]:
@@ -88,35 +109,34 @@ class RoundStages:
         }
 
         def make(folder: Path) -> None:
-            with self._step("measure held-out cases") as report:
+            with self.step("measure held-out cases") as report:
                 results = tasks.evaluate(cases, masks, self.structures, tolerance_mm, report)
             rounds.write_table(folder / rounds.RESULTS, results)
 
         return rounds.read_results(run_stage(self.folder, "evaluate", inputs, make) / rounds.RESULTS)
 
-    def cross_fit(self) -> tuple[GradedMask, ...]:
-        """Masks of labelled cases from checkpoints that did not learn from them, with their references."""
-        cases = self.training_set()
-        settings = self.config.cross_fitting
-        seed = derive_seed(self.config.seed, "cross-fitting", self.number)
-        graded: list[GradedMask] = []
-        for number, left_out in enumerate(rounds.folds(cases, settings.folds, seed)):
-            learned = tuple(case for case in cases if case.case_id not in left_out)
-            name = f"fold{number}"
-            checkpoints = self._fit(
-                name,
-                f"cross-fit, fold {number + 1}/{settings.folds}",
-                learned,
-                settings.steps,
-                settings.checkpoint_steps,
-            )
-            for checkpoint in checkpoints:
-                graded.extend(self._grade(name, left_out, checkpoint))
-        return tuple(graded)
+    def cross_fit(self, kinds: Sequence[str] = ()) -> tuple[CrossFit, ...]:
+        """Segmenters that each left some labelled cases out, and their label maps of these.
 
-    def train_sentinel(self, graded: Sequence[GradedMask]) -> Path:
-        """The sentinel of this round, from graded masks of labelled cases alone."""
-        seed = derive_seed(self.config.seed, "sentinel", self.number)
+        Args:
+            kinds: of uncertainty, for the label maps of each segmenter's last checkpoint.
+        """
+        settings = self.config.cross_fitting
+        return tuple(
+            self._one_fit(repeat, number, left_out, kinds)
+            for repeat in range(settings.repeats)
+            for number, left_out in enumerate(
+                rounds.folds(
+                    self.training_set(),
+                    settings.folds,
+                    derive_seed(self.config.seed, "cross-fitting", self.number, *_again(repeat)),
+                )
+            )
+        )
+
+    def train_sentinel(self, graded: Sequence[GradedMask], name: str = "sentinel") -> Path:
+        """A sentinel of this round, from graded masks of labelled cases alone."""
+        seed = derive_seed(self.config.seed, name, self.number)
         inputs = {
             "graded": [
                 [
@@ -134,7 +154,7 @@ class RoundStages:
         }
 
         def make(folder: Path) -> None:
-            with self._step("train sentinel") as report:
+            with self.step(f"train {name}") as report:
                 curve, recorder = recorded(report)
                 trained = tasks.train_sentinel(
                     graded, self.structures, self.config.sentinel, seed=seed, report=recorder
@@ -142,27 +162,34 @@ class RoundStages:
             trained.save(folder / SENTINEL_FILE)
             write_json(folder / CURVES, curve)
 
-        return run_stage(self.folder, "sentinel", inputs, make) / SENTINEL_FILE
+        return run_stage(self.folder, name, inputs, make) / SENTINEL_FILE
 
     def score(self, cases: Sequence[Case], predictions: Sequence[Prediction]) -> tuple[QualityScore, ...]:
         """The estimator's scores of the pool's masks; nothing for a strategy that needs none."""
         name = self.config.estimator_name
         if name is None or not cases:
             return ()
-        trains = estimator_entry(name).needs_sentinel
-        weights = self.train_sentinel(self.cross_fit()) if trains else None
+        learns = estimator_entry(name).learns
+        learned: tuple[Path, ...] = ()
+        if learns == "sentinel":
+            graded = [mask for fit in self.cross_fit() for mask in fit.graded]
+            learned = (self.train_sentinel(graded),)
+        elif learns == "fused":
+            fused = FusedStages(round=self)
+            fits = self.cross_fit(self._estimator_needs())
+            learned, predictions = fused.fit(fits), fused.with_members(cases, predictions, fits)
         inputs = {
             "estimator": name,
-            "weights": file_sha256(weights) if weights else None,
+            "learned": [file_sha256(path) for path in learned],
             "masks": {p.case_id: [file_sha256(p.mask), json_sha256(p.uncertainty)] for p in predictions},
             "images": {case.case_id: self.fingerprints[case.case_id] for case in cases},
             "structures": [asdict(structure) for structure in self.structures],
         }
 
         def make(folder: Path) -> None:
-            estimator = build_estimator(name, Sentinel.load(weights) if weights else None)
+            estimator = build_estimator(name, _load(learns, learned))
             views = [case.view() for case in cases]
-            with self._step("score the pool") as report:
+            with self.step("score the pool") as report:
                 scores = tasks.score(estimator, views, predictions, self.structures, report=report)
             rounds.write_table(folder / rounds.SCORES, scores)
 
@@ -172,12 +199,26 @@ class RoundStages:
         name = self.config.estimator_name
         return tuple(sorted(estimator_entry(name).needs)) if name else ()
 
-    def _grade(self, name: str, left_out: Sequence[str], checkpoint: Checkpoint) -> tuple[GradedMask, ...]:
-        by_id = self.cohort.dataset.by_id
+    def _one_fit(self, repeat: int, number: int, left_out: Sequence[str], kinds: Sequence[str]) -> CrossFit:
+        settings, by_id = self.config.cross_fitting, self.cohort.dataset.by_id
+        name = f"fold{number}" if repeat == 0 else f"repeat{repeat}-fold{number}"
+        shown = f"cross-fit, fold {number + 1}/{settings.folds}"
+        if settings.repeats > 1:
+            shown += f", repeat {repeat + 1}/{settings.repeats}"
+        learned = tuple(case for case in self.training_set() if case.case_id not in left_out)
+        checkpoints = self._fit(name, shown, learned, settings.steps, settings.checkpoint_steps)
         views = [by_id[case_id].view() for case_id in left_out]
-        predictions = self.segmenter.predict(f"{name}-step{checkpoint.step}", views, checkpoint, ())
-        source = f"{name}/step{checkpoint.step}"
-        return rounds.graded_masks(predictions, self.annotations, by_id, source)
+        graded: list[GradedMask] = []
+        predictions: tuple[Prediction, ...] = ()
+        for checkpoint in checkpoints:
+            asked = kinds if checkpoint is checkpoints[-1] else ()
+            label = f"{name}-step{checkpoint.step}"
+            predictions = self.segmenter.predict(label, views, checkpoint, asked)
+            source = f"{name}/step{checkpoint.step}"
+            graded.extend(rounds.graded_masks(predictions, self.annotations, by_id, source))
+        return CrossFit(
+            name=name, repeat=repeat, checkpoint=checkpoints[-1], graded=tuple(graded), last=predictions
+        )
 
     def _fit(
         self,
@@ -198,5 +239,18 @@ class RoundStages:
             seed=derive_seed(self.config.seed, "segmenter", name, self.number),
         )
 
-    def _step(self, shown: str) -> AbstractContextManager[Report]:
+    def step(self, shown: str) -> AbstractContextManager[Report]:
+        """Show the progress of a step of this round."""
         return self.display.step(f"round {self.number}: {shown}")
+
+
+def _again(repeat: int) -> tuple[int, ...]:
+    """What tells the seed of another split of the labelled cases from that of the first."""
+    return (repeat,) if repeat else ()
+
+
+def _load(learns: str, files: Sequence[Path]) -> Learned:
+    """What an estimator learned, from its files."""
+    if learns == "fused":
+        return FusedEstimator.from_dict(read_json(files[0]), [Sentinel.load(path) for path in files[1:]])
+    return Sentinel.load(files[0]) if files else None

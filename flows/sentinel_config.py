@@ -11,27 +11,30 @@ from segmenters.config import SegmenterConfig
 from sentinel.config import SentinelConfig
 
 
-class GradedMasksModel(Model):
-    """How masks of graded quality are made: checkpoints of cross-fitted segmenters."""
+class CheckpointsModel(Model):
+    """How long segmenters train, and after which steps they make masks."""
 
-    folds: Annotated[int, Field(ge=2)] = 2
     steps: PositiveInt = 600
     checkpoint_steps: tuple[PositiveInt, ...] = (40, 80, 160, 320)
 
     @model_validator(mode="after")
-    def _within(self) -> "GradedMasksModel":
+    def _within(self) -> "CheckpointsModel":
         late = [step for step in self.checkpoint_steps if step > self.steps]
         if late:
             raise ValueError(f"checkpoint_steps {late} lie after the last step {self.steps}")
         return self
 
 
-class UnseenModel(Model):
+class GradedMasksModel(CheckpointsModel):
+    """How masks of graded quality are made: checkpoints of cross-fitted segmenters."""
+
+    folds: Annotated[int, Field(ge=2)] = 2
+
+
+class UnseenModel(CheckpointsModel):
     """A segmenter whose masks the sentinel never learns from: a test of what is new to it."""
 
     segmenter: SegmenterConfig
-    steps: PositiveInt = 600
-    checkpoint_steps: tuple[PositiveInt, ...] = (40, 80, 160, 320)
 
 
 class SplitModel(Model):

@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import rounds
 from segmenters.torch_segmenter import TorchSegmenter
+from sentinel.fused_fitting import fit_fused as _fit_fused
 from sentinel.grading import score_graded as _score_graded
 from sentinel.training import train_sentinel as _train_sentinel
 
@@ -28,4 +29,5 @@ segment_chunk = _task("segment a chunk of cases", TorchSegmenter.predict)
 evaluate = _task("evaluate", rounds.evaluate)
 train_sentinel = _task("train sentinel", _train_sentinel)
 score_graded = _task("score masks of known DSC", _score_graded)
+fit_fused = _task("fit the fused estimator", _fit_fused)
 score = _task("score", _estimate)

@@ -91,7 +91,11 @@ def _log_sentinel(
 ) -> None:
     experiment = experiment_id(config.root, config.experiment)
     client = MlflowClient(tracking_uri=tracking_uri(config.root))
-    tags = {KIND: "sentinel", "sentinel_sha256": about["sentinel sha256"]}
+    tags = {
+        KIND: "sentinel",
+        "sentinel_sha256": about["sentinel sha256"],
+        "config_sha256": about["config sha256"],  # another test of the same sentinel is another run
+    }
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     if client.search_runs([experiment], f"{query} and tags.`{COMPLETE}` = 'yes'", max_results=1):
         return

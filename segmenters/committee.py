@@ -9,7 +9,7 @@ import numpy as np
 from cohort.case import Structure
 from cohort.errors import DataError
 from cohort.records import Prediction
-from cohort.volume import Array, read_label_map
+from cohort.volume import Array, check_same_grid, read_label_map
 
 COMMITTEE = "committee"
 
@@ -32,6 +32,7 @@ def with_committee(
 
     Raises:
         DataError: for a case without a member, or a file that is missing or broken.
+        GeometryError: for a member on another grid.
     """
     found = []
     for prediction in predictions:
@@ -40,9 +41,11 @@ def with_committee(
             raise DataError(
                 f"No other model predicted case {prediction.case_id}; expected at least one to compare with"
             )
-        own = read_label_map(prediction.mask).array
-        maps = [read_label_map(other.mask).array for other in others]
-        values = {s.name: _disagreement(own, maps, s.label) for s in structures}
+        own = read_label_map(prediction.mask)
+        maps = [read_label_map(other.mask) for other in others]
+        for other, labels in zip(others, maps, strict=True):
+            check_same_grid(own, labels, prediction.mask, other.mask)
+        values = {s.name: _disagreement(own.array, [m.array for m in maps], s.label) for s in structures}
         found.append(replace(prediction, uncertainty={**prediction.uncertainty, COMMITTEE: values}))
     return tuple(found)
 

@@ -134,6 +134,9 @@ class SegmenterConfig:
     def _check_levels(self) -> None:
         if len(self.channels) < 2 or min(self.channels) < 1:
             raise ConfigError(f"channels is {self.channels}, expected two or more numbers of feature maps")
+        doubling = tuple(self.channels[0] * 2**level for level in range(len(self.channels)))
+        if self.network == "segresnet" and self.channels != doubling:
+            raise ConfigError(f"channels is {self.channels}, but SegResNet doubles them: expected {doubling}")
         factor = self.factor
         if len(self.patch) != 3 or any(side < factor or side % factor for side in self.patch):
             raise ConfigError(

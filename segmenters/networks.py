@@ -9,7 +9,6 @@ import torch
 from monai.networks.nets import SegResNet, UNet
 from torch import nn
 
-from cohort.errors import ConfigError
 from segmenters.config import SegmenterConfig
 
 
@@ -28,15 +27,8 @@ def build_unet(config: SegmenterConfig, output_channels: int) -> nn.Module:
 
 
 def build_segresnet(config: SegmenterConfig, output_channels: int) -> nn.Module:
-    """MONAI's SegResNet: `channels[0]` feature maps that double with each of `len(channels)` levels.
-
-    Raises:
-        ConfigError: if `channels` do not double from level to level.
-    """
+    """MONAI's SegResNet: `channels[0]` feature maps that double with each of `len(channels)` levels."""
     first, levels = config.channels[0], len(config.channels)
-    doubling = tuple(first * 2**level for level in range(levels))
-    if config.channels != doubling:
-        raise ConfigError(f"channels is {config.channels}, but SegResNet doubles them: expected {doubling}")
     network = SegResNet(
         spatial_dims=3,
         init_filters=first,

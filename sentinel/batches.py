@@ -1,6 +1,7 @@
 """Random batches of training pairs, lightly augmented."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +16,28 @@ from sentinel.pairs import Pairs
 from sentinel.slices import normalise
 from sentinel.structures import name_key
 
-_ZOOM, _SHIFT, _CONTRAST, _BRIGHTNESS = 0.15, 0.08, 0.2, 25.0
+_ZOOM, _ANGLE, _SHIFT = 0.2, 0.3, 0.1
+_GAMMA, _CONTRAST, _BRIGHTNESS, _NOISE = 0.3, 0.25, 30.0, 8.0
 _SIDES = frozenset({"left", "right"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """What one step learns from.
+
+    Args:
+        slices: (B, 2, S, S), normalised.
+        text: (B, text_dim), embedding of each one's structure.
+        target: (B,), true DSC.
+        partner: (B,), index of each one's partner in the ranking loss.
+        references: (B, S, S), in 0..255.
+    """
+
+    slices: Tensor
+    text: Tensor
+    target: Tensor
+    partner: Tensor
+    references: Tensor
 
 
 class Batches:
@@ -48,23 +69,19 @@ class Batches:
         self._flips = np.array([canonical and not _SIDES & set(name_key(name).split()) for name in names])
         self._order: list[int] = []
 
-    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The next batch.
-
-        Returns:
-            Normalised slices (B, 2, S, S), text embeddings (B, text_dim), true DSC (B,), and each
-            one's partner in the ranking loss (B,).
-        """
+    def draw(self) -> Batch:
+        """The next batch."""
         chosen = self._next()
         structure = self._pairs.structure[chosen]
-        slices = torch.from_numpy(self._pairs.slices[chosen]).to(self._device)
+        planes = np.concatenate([self._pairs.slices[chosen], self._pairs.references[chosen, None]], axis=1)
         text = self._embeddings[structure]
-        ready = normalise(self._augment(slices.float(), self._flips[structure]))
-        return (
-            ready.contiguous(memory_format=torch.channels_last),
-            torch.from_numpy(text).to(self._device),
-            torch.from_numpy(self._target[chosen]).to(self._device),
-            torch.from_numpy(optimal_pairing(text)).to(self._device),
+        varied = self._augment(torch.from_numpy(planes).to(self._device).float(), self._flips[structure])
+        return Batch(
+            slices=normalise(varied[:, :2]).contiguous(memory_format=torch.channels_last),
+            text=torch.from_numpy(text).to(self._device),
+            target=torch.from_numpy(self._target[chosen]).to(self._device),
+            partner=torch.from_numpy(optimal_pairing(text)).to(self._device),
+            references=varied[:, 2],
         )
 
     def _next(self) -> NDArray[np.int64]:
@@ -73,25 +90,39 @@ class Batches:
         chosen, self._order = self._order[: self._size], self._order[self._size :]
         return np.array(chosen, dtype=np.int64)
 
-    def _augment(self, slices: Tensor, may_flip: NDArray[np.bool_]) -> Tensor:
-        """Zoom, shift, mirror where the structure has no side; change contrast and brightness."""
-        count, rng = len(slices), self._rng
+    def _augment(self, planes: Tensor, may_flip: NDArray[np.bool_]) -> Tensor:
+        """Zoom, turn, shift, mirror where the structure has no side; change the image's intensities.
+
+        Args:
+            planes: (B, 3, S, S) in 0..255: image, mask, reference.
+            may_flip: (B,).
+        """
+        count, rng = len(planes), self._rng
         zoom = 1.0 + rng.uniform(-_ZOOM, _ZOOM, (count, 2))
+        angle = rng.uniform(-_ANGLE, _ANGLE, count)
         mirror = np.where(may_flip & (rng.random(count) < 0.5), -1.0, 1.0)
         theta = np.zeros((count, 2, 3), dtype=np.float32)
-        theta[:, 0, 0], theta[:, 1, 1] = zoom[:, 0] * mirror, zoom[:, 1]
+        theta[:, 0, 0], theta[:, 0, 1] = zoom[:, 0] * np.cos(angle) * mirror, -np.sin(angle)
+        theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) * mirror, zoom[:, 1] * np.cos(angle)
         theta[:, :, 2] = rng.uniform(-_SHIFT, _SHIFT, (count, 2))
         field = functional.affine_grid(
-            torch.from_numpy(theta).to(slices.device), list(slices.shape), align_corners=False
+            torch.from_numpy(theta).to(planes.device), list(planes.shape), align_corners=False
         )
         moved = functional.grid_sample(
-            slices, field, mode="bilinear", padding_mode="border", align_corners=False
+            planes, field, mode="bilinear", padding_mode="border", align_corners=False
         )
-        contrast = torch.from_numpy(
-            rng.uniform(1.0 - _CONTRAST, 1.0 + _CONTRAST, (count, 1, 1)).astype(np.float32)
-        )
-        brightness = torch.from_numpy(
-            rng.uniform(-_BRIGHTNESS, _BRIGHTNESS, (count, 1, 1)).astype(np.float32)
-        )
-        changed = (moved[:, 0] - 127.5) * contrast.to(slices.device) + 127.5 + brightness.to(slices.device)
-        return torch.stack([changed.clamp(0.0, 255.0), moved[:, 1]], dim=1)
+        moved[:, 0] = self._vary(moved[:, 0])
+        return moved
+
+    def _vary(self, images: Tensor) -> Tensor:
+        """Change gamma, contrast and brightness of images (B, S, S) in 0..255, and add noise."""
+        rng, size = self._rng, (len(images), 1, 1)
+
+        def drawn(low: float, high: float) -> Tensor:
+            return torch.from_numpy(rng.uniform(low, high, size).astype(np.float32)).to(images.device)
+
+        bent = 255.0 * (images / 255.0).clamp(0.0, 1.0) ** drawn(-_GAMMA, _GAMMA).exp()
+        contrast, brightness = drawn(1.0 - _CONTRAST, 1.0 + _CONTRAST), drawn(-_BRIGHTNESS, _BRIGHTNESS)
+        noise = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32)).to(images.device)
+        changed = (bent - 127.5) * contrast + 127.5 + brightness + drawn(0.0, _NOISE) * noise
+        return changed.clamp(0.0, 255.0)

@@ -16,7 +16,7 @@ ORIENTATIONS = ("canonical", "as_stored")
 MARGIN_UNITS = ("voxels", "mm")
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
-AGGREGATIONS = ("mean", "area")
+AGGREGATIONS = ("dense", "mean", "area")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,8 @@ class SentinelConfig:
         text_dim: size of the text embeddings.
         hidden_dim: of the head.
         max_slices: of a mask that are scored.
-        aggregation: of slice scores into a mask's: "mean" as published, "area" weights each slice by its
-            mask's voxels.
+        aggregation: into a mask's score: "mean" of its slices' scores as published, "area" weights each by
+            its mask's voxels, "dense" takes the DSC of the whole mask with what the dense head draws.
         steps: optimiser steps of training; 0 leaves random weights.
         batch_size: slices a step.
         learning_rate: at the start of the cosine schedule.
@@ -45,6 +45,7 @@ class SentinelConfig:
         training_slices: image-mask pairs that training holds in memory at most.
         volume_weight: share of the whole mask's DSC in a slice's target, 0 (as published) to 1.
         ranking_weight: of the pair ranking term of the loss, 1 as published.
+        dense_weight: of the dense head's term of the loss; 0 (as published) leaves that head out.
         validation_fraction: of the patients, held back to choose the best weights; 0 for none.
         precision: of the network's arithmetic; "auto" is bfloat16 where the machine computes in it.
         device: "auto" is the first CUDA device where there is one.
@@ -64,7 +65,7 @@ class SentinelConfig:
     text_dim: int = TABLE_DIM
     hidden_dim: int = 50
     max_slices: int = 10
-    aggregation: str = "mean"
+    aggregation: str = "dense"
     steps: int = 200
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -72,6 +73,7 @@ class SentinelConfig:
     training_slices: int = 4000
     volume_weight: float = 0.5
     ranking_weight: float = 1.0
+    dense_weight: float = 1.0
     validation_fraction: float = 0.25
     precision: str = "auto"
     device: str = "auto"
@@ -89,6 +91,14 @@ class SentinelConfig:
         self._check("weight_decay", self.weight_decay >= 0.0, "at least 0")
         self._check("volume_weight", 0.0 <= self.volume_weight <= 1.0, "0 to 1")
         self._check("ranking_weight", self.ranking_weight >= 0.0, "at least 0")
+        self._check("dense_weight", self.dense_weight >= 0.0, "at least 0")
+        if self.aggregation == "dense" and self.dense_weight == 0.0:
+            raise ConfigError(
+                "Sentinel: aggregation is 'dense', but dense_weight is 0, so there is no dense head; take "
+                "the aggregation 'mean' or 'area', or a dense_weight above 0"
+            )
+        even = self.dense_weight == 0.0 or self.image_size % 2 == 0
+        self._check("image_size", even, "an even number, for the dense head")
         self._check("validation_fraction", 0.0 <= self.validation_fraction < 1.0, "0 to less than 1")
 
     def margin_voxels(self, spacing_mm: Spacing) -> tuple[int, int]:

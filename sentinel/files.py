@@ -19,13 +19,13 @@ from sentinel.calibration import Calibration
 from sentinel.config import SentinelConfig
 from sentinel.hardware import resolve_device
 from sentinel.network import QualitySentinel
-from sentinel.scoring import Sentinel, new_network
+from sentinel.scoring import Sentinel, new_dense, new_network
 from sentinel.structures import known_structures
 from sentinel.text import PUBLISHED_DIM, load_published_embeddings
 
-_FORMAT = "sentinel-loop/sentinel/2"
+_FORMAT = "sentinel-loop/sentinel/3"
 _EMBEDDINGS = "text_embeddings"
-_NETWORK = "network."
+_NETWORK, _DENSE = "network.", "dense."
 _BLOCKS = {
     (2, False): "resnet18",
     (6, False): "resnet34",
@@ -53,6 +53,9 @@ def save_sentinel(sentinel: Sentinel, path: Path) -> None:
     """Write a sentinel as one safetensors file, atomically."""
     state = sentinel.network.state_dict()
     tensors = {_NETWORK + name: value.detach().cpu().contiguous() for name, value in state.items()}
+    if sentinel.dense is not None:
+        dense = sentinel.dense.state_dict()
+        tensors |= {_DENSE + name: value.detach().cpu().contiguous() for name, value in dense.items()}
     tensors[_EMBEDDINGS] = torch.from_numpy(sentinel.embeddings.copy())
     about = {
         "format": _FORMAT,
@@ -107,6 +110,8 @@ def published_config(backbone: str, hidden_dim: int) -> SentinelConfig:
         text_dim=PUBLISHED_DIM,
         hidden_dim=hidden_dim,
         max_slices=10,
+        aggregation="mean",
+        dense_weight=0.0,
         unknown_names="error",
     )
 
@@ -119,12 +124,16 @@ def _load_ours(path: Path) -> Sentinel:
         config = SentinelConfig(**about["config"])
         network = new_network(config)
         embeddings = tensors.pop(_EMBEDDINGS).numpy()
-        network.load_state_dict({name.removeprefix(_NETWORK): value for name, value in tensors.items()})
+        network.load_state_dict(_below(_NETWORK, tensors))
+        dense = new_dense(config)
+        if dense is not None:
+            dense.load_state_dict(_below(_DENSE, tensors))
         return Sentinel(
             config=config,
             structures=about["structures"],
             embeddings=embeddings,
             network=network,
+            dense=dense,
             training_sha256=about["training_sha256"],
             history=about["history"],
             metrics=about["metrics"],
@@ -134,6 +143,10 @@ def _load_ours(path: Path) -> Sentinel:
         raise ModelError(
             f"{path} cannot be read as a sentinel ({_short(error)}); expected a file that Sentinel.save wrote"
         ) from error
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _load_published(path: Path, embeddings: Path) -> Sentinel:

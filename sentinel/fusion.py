@@ -6,8 +6,9 @@ to have, learned from cross-fitted masks of the labelled cases.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ SIGNS: Mapping[str, float] = MappingProxyType(
 
 ALPHAS = (0.3, 1.0, 3.0, 10.0, 30.0)
 _FOLDS = 5
-_MIN_ROWS = 6
+_MIN_ROWS, _MIN_PATIENTS = 6, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,29 @@ class Fusion:
     intercepts: Mapping[str, float]
     alpha: float
 
+    def as_dict(self) -> dict[str, object]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Fusion":
+        """From what `as_dict` gave.
+
+        Raises:
+            ModelError: for anything else.
+        """
+        try:
+            return cls(
+                names=tuple(values["names"]),
+                means={name: tuple(found) for name, found in values["means"].items()},
+                scales=tuple(values["scales"]),
+                weights=tuple(values["weights"]),
+                intercepts=dict(values["intercepts"]),
+                alpha=float(values["alpha"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"A fusion cannot be read ({error}); fit it again") from error
+
     def predict(self, structure: str, features: Mapping[str, float]) -> float:
         """DSC of a mask, not clamped; a feature that is missing counts as average.
 
@@ -111,17 +135,18 @@ def fit_fusion(rows: Sequence[FusionRow]) -> Fusion:
     """
     ordered = sorted(rows, key=lambda row: (row.patient_id, row.structure, row.source))
     patients = sorted({row.patient_id for row in ordered})
-    if len(ordered) < _MIN_ROWS or len(patients) < 3:
+    if len(ordered) < _MIN_ROWS or len(patients) < _MIN_PATIENTS:
         raise ModelError(
             f"The fused estimator learns from {len(ordered)} cross-fitted masks of {len(patients)} patients; "
-            f"expected at least {_MIN_ROWS} masks of 3 patients: label more cases, or rank by the sentinel"
+            f"expected at least {_MIN_ROWS} masks of {_MIN_PATIENTS} patients: label more cases, or rank by "
+            "the sentinel"
         )
     table = np.array([[row.features.get(name, math.nan) for name in SIGNS] for row in ordered], dtype=float)
     dsc = np.array([row.dsc for row in ordered])
     group = _codes([f"{row.source}\n{row.structure}" for row in ordered])
     centred = _centred(table, group)
-    scales = np.sqrt(np.nanmean(centred**2, axis=0, where=~np.isnan(centred)))
-    used = [i for i in range(len(SIGNS)) if np.isfinite(scales[i]) and scales[i] > 1e-9]
+    scales = np.sqrt(_nanmean(centred**2))
+    used = [i for i in range(len(SIGNS)) if scales[i] > 1e-9]  # NaN, for a feature that no row has, is not
     names = tuple(np.array(list(SIGNS))[used].tolist())
     signs = np.array([SIGNS[name] for name in names])
     ready = np.nan_to_num(centred[:, used] / scales[used]) * signs
@@ -131,8 +156,7 @@ def fit_fusion(rows: Sequence[FusionRow]) -> Fusion:
     weights = _ridge(ready, target, alpha) * signs
     structure = np.array([row.structure for row in ordered])
     found = sorted(set(structure.tolist()))
-    with np.errstate(invalid="ignore"):
-        means = {name: np.nan_to_num(_nanmean(table[structure == name][:, used])) for name in found}
+    means = {name: np.nan_to_num(_nanmean(table[structure == name][:, used])) for name in found}
     return Fusion(
         names=names,
         means={name: tuple(values.tolist()) for name, values in means.items()},
@@ -141,6 +165,34 @@ def fit_fusion(rows: Sequence[FusionRow]) -> Fusion:
         intercepts={name: float(dsc[structure == name].mean()) for name in found},
         alpha=alpha,
     )
+
+
+def cross_validated(rows: Sequence[FusionRow]) -> list[float]:
+    """What a fusion that did not learn from a row's patient says of the row: what calibration may learn from.
+
+    Args:
+        rows: in any order.
+
+    Returns:
+        One value per row, in order.
+
+    Raises:
+        ModelError: as `fit_fusion`.
+    """
+    patients = sorted({row.patient_id for row in rows})
+    fold = {patient: number % min(_FOLDS, len(patients)) for number, patient in enumerate(patients)}
+    whole = fit_fusion(rows)
+    fits = {k: _fit_without(rows, fold, k, whole) for k in sorted(set(fold.values()))}
+    return [fits[fold[row.patient_id]].predict(row.structure, row.features) for row in rows]
+
+
+def _fit_without(rows: Sequence[FusionRow], fold: Mapping[str, int], left_out: int, whole: Fusion) -> Fusion:
+    """A fusion without a fold; the whole one where too little is left, or a structure is only in the fold."""
+    kept = [row for row in rows if fold[row.patient_id] != left_out]
+    if len(kept) < _MIN_ROWS or len({row.patient_id for row in kept}) < _MIN_PATIENTS:
+        return whole
+    found = fit_fusion(kept)
+    return found if found.intercepts.keys() == whole.intercepts.keys() else whole
 
 
 def _ridge(features: Values, target: Values, alpha: float) -> Values:

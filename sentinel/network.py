@@ -53,14 +53,29 @@ class QualitySentinel(nn.Module):
         Returns:
             (N,) predicted DSC; not clamped, so it can leave [0, 1].
         """
-        feature = self._features(slices)
+        return self.head(self.pyramid(slices)[-1], text)
+
+    def head(self, deepest: Tensor, text: Tensor) -> Tensor:
+        """Predict the DSC of slices from the last of their features.
+
+        Args:
+            deepest: (N, C, H, W), the last of `pyramid`.
+            text: (N, text_dim).
+
+        Returns:
+            (N,), as `forward`.
+        """
+        feature = deepest.mean(dim=(2, 3))
         joined = torch.cat([feature, text.to(feature.dtype)], dim=1)
         hidden = self.fc1(self.attention1(joined) * feature)
         return cast(Tensor, self.fc2(self.attention2(joined) * hidden)).squeeze(1)
 
-    def _features(self, slices: Tensor) -> Tensor:
+    def pyramid(self, slices: Tensor) -> list[Tensor]:
+        """Features of slices: of the stem, at half their resolution, then of each stage of the ResNet."""
         flow = functional.relu(self.bn1(self.conv1(slices)))
+        found = [flow]
         flow = functional.max_pool2d(flow, kernel_size=3, stride=2, padding=1)
         for stage in ("layer1", "layer2", "layer3", "layer4"):
             flow = self.net.get_submodule(stage)(flow)
-        return flow.mean(dim=(2, 3))
+            found.append(flow)
+        return found

@@ -37,6 +37,7 @@ class Pairs:
 
     Args:
         slices: uint8 (N, 2, S, S), image and mask.
+        references: uint8 (N, S, S), the reference of the structure in the same crops.
         slice_dsc: (N,), DSC of the slice within its crop.
         volume_dsc: (N,), DSC of the whole mask that the slice is of.
         structure: (N,), index into the structures that the pairs were made for.
@@ -46,6 +47,7 @@ class Pairs:
     """
 
     slices: NDArray[np.uint8]
+    references: NDArray[np.uint8]
     slice_dsc: NDArray[np.float32]
     volume_dsc: NDArray[np.float32]
     structure: NDArray[np.int64]
@@ -120,6 +122,7 @@ class _Collected:
 
     def __init__(self, config: SentinelConfig) -> None:
         self.slices: list[NDArray[np.uint8]] = []
+        self._references: list[NDArray[np.uint8]] = []
         self._rows: list[tuple[float, float, int, int, bool, str]] = []
         self._config = config
         self._masks = 0
@@ -139,7 +142,10 @@ class _Collected:
             plane = np.zeros(scene.reference.shape[1:], dtype=bool)
             plane[found.region[1:]] = found.mask[within]
             crop = crop_around(plane, _random_margin(plane, scene.margin, rng))
-            self.slices.append(cut_slice(scene.grey[index], plane, crop, self._config.image_size).numpy())
+            reference = scene.reference[index] == found.label
+            cut = cut_slice((scene.grey[index], plane, reference), crop, self._config.image_size).numpy()
+            self.slices.append(cut[:2])
+            self._references.append(cut[2])
             slice_dsc = scene.plane_dsc(plane, index, crop, found.label)
             self._rows.append(
                 (slice_dsc, volume_dsc, found.structure, self._masks, found.natural, scene.patient_id)
@@ -156,6 +162,7 @@ class _Collected:
         slice_dsc, volume_dsc, structure, mask_index, natural, patient_ids = zip(*self._rows, strict=True)
         return Pairs(
             slices=np.stack(self.slices),
+            references=np.stack(self._references),
             slice_dsc=np.array(slice_dsc, dtype=np.float32),
             volume_dsc=np.array(volume_dsc, dtype=np.float32),
             structure=np.array(structure, dtype=np.int64),

@@ -12,7 +12,12 @@ from sentinel.config import SentinelConfig
 from sentinel.slices import Grey, Mask, choose_slices, crop_around, cut_slice, grey_values, oriented
 
 CaseMasks = tuple[Volume, Mapping[str, Mask]]
-Predict = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
+Judge = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
+"""From slices (N, 2, S, S) of structures (N,) to what is thought of each, (N, JUDGEMENTS)."""
+
+JUDGEMENTS = 3
+"""Of a slice: its score; the overlap with what the dense head drew, and the size of that, as in
+`sentinel.dense.drawn_overlap`; NaN without a dense head."""
 
 DARKEST_TISSUE_HU = -150.0
 """Every CT that is not cropped to the inside of an organ has a darker voxel: air, or the rim of fat."""
@@ -61,14 +66,14 @@ class SliceQueue:
 
     Args:
         config: how slices are cut.
-        predict: scores slices (N, 2, S, S) of structures (N,).
+        judge: scores slices.
         batch: slices that are scored at a time.
     """
 
-    def __init__(self, config: SentinelConfig, predict: Predict, batch: int) -> None:
-        self._config, self._predict, self._batch = config, predict, batch
+    def __init__(self, config: SentinelConfig, judge: Judge, batch: int) -> None:
+        self._config, self._judge, self._batch = config, judge, batch
         self._cut: deque[tuple[NDArray[np.uint8], int]] = deque()
-        self._scores = np.zeros(0, dtype=np.float32)
+        self._scores = np.zeros((0, JUDGEMENTS), dtype=np.float32)
         self._volume: Volume | None = None
         self._turned: tuple[Grey, tuple[int, int]] | None = None
         self.length = 0
@@ -99,7 +104,7 @@ class SliceQueue:
         indices = choose_slices(turned, config.max_slices)
         for index in indices:
             crop = crop_around(turned[index], margin)
-            cut = cut_slice(grey[index], turned[index], crop, config.image_size).numpy()
+            cut = cut_slice((grey[index], turned[index]), crop, config.image_size).numpy()
             self._cut.append((cut, structure))
         self.length += len(indices)
         while len(self._cut) >= self._batch:
@@ -112,7 +117,7 @@ class SliceQueue:
             self._flush(len(self._cut))
 
     def scores(self, start: int, count: int) -> NDArray[np.float32]:
-        """Scores of the slices from `start` on, counted from the first that was ever added."""
+        """Judgements (count, JUDGEMENTS) of slices from `start` on, counted from the first ever added."""
         return self._scores[start - self.forgotten : start - self.forgotten + count]
 
     def forget(self, end: int) -> None:
@@ -134,4 +139,4 @@ class SliceQueue:
         taken = [self._cut.popleft() for _ in range(count)]
         slices = np.stack([cut for cut, _ in taken])
         structures = np.array([structure for _, structure in taken], dtype=np.int64)
-        self._scores = np.concatenate([self._scores, self._predict(slices, structures)])
+        self._scores = np.concatenate([self._scores, self._judge(slices, structures)])

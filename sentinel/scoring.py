@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cohort.case import Spacing
 from cohort.errors import DataError, GeometryError, ModelError
 from cohort.volume import Array, Volume
 from sentinel.calibration import NOT_CALIBRATED, Calibration
 from sentinel.config import SentinelConfig
+from sentinel.dense import DenseHead, drawn_overlap, halved
 from sentinel.hardware import autocast, resolve_device
 from sentinel.network import QualitySentinel
-from sentinel.planning import CaseMasks, SliceQueue, check_image, check_mask
+from sentinel.planning import JUDGEMENTS, CaseMasks, SliceQueue, check_image, check_mask
 from sentinel.slices import Mask, normalise
 from sentinel.structures import find_structure, name_key
 
@@ -61,6 +63,7 @@ class Sentinel:
         structures: names that it can score, as its data set spells them.
         embeddings: (len(structures), config.text_dim), their text embeddings.
         network: trained; None makes one with random weights from torch's current generator.
+        dense: trained dense head; None makes one likewise, where the config has one.
         training_sha256: hash of what it was trained on, "" where not trained.
         history: one mapping of metrics per validation during training, each with its "step".
         metrics: of the chosen weights on patients that training held back.
@@ -77,6 +80,7 @@ class Sentinel:
         structures: Sequence[str],
         embeddings: NDArray[np.float32],
         network: QualitySentinel | None = None,
+        dense: DenseHead | None = None,
         training_sha256: str = "",
         history: Sequence[Mapping[str, float]] = (),
         metrics: Mapping[str, float] | None = None,
@@ -91,6 +95,7 @@ class Sentinel:
         self.structures = tuple(structures)
         self.embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
         self.network = network if network is not None else new_network(config)
+        self.dense = dense if dense is not None else new_dense(config)
         self.training_sha256 = training_sha256
         self.history: tuple[Mapping[str, float], ...] = tuple(dict(step) for step in history)
         self.metrics: Mapping[str, float] = dict(metrics or {})
@@ -143,7 +148,7 @@ class Sentinel:
         Yields:
             The scores of each case, in order, as soon as its last slice went through the network.
         """
-        queue = SliceQueue(self.config, self.predict, BATCH)
+        queue = SliceQueue(self.config, self.judge, BATCH)
         waiting: deque[list[tuple[str, tuple[int, ...], tuple[int, ...], int]]] = deque()
         for volume, masks in cases:
             check_image(volume, self.config.intensity)
@@ -177,16 +182,39 @@ class Sentinel:
         Returns:
             (N,), not clamped.
         """
+        return self.judge(slices, structure_index)[:, 0]
+
+    def judge(self, slices: NDArray[np.uint8], structure_index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """All that is thought of slices that are already cut.
+
+        Args:
+            slices: as `predict`.
+            structure_index: as `predict`.
+
+        Returns:
+            (N, 3), see `sentinel.planning.JUDGEMENTS`. With a dense head the score is the mean of both
+            heads' opinions.
+        """
         device = resolve_device(self.config.device)
-        network = self.network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        found = [np.zeros(0, dtype=np.float32)]
+        for part in (self.network, self.dense):
+            if part is not None:
+                part.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        found = [np.zeros((0, JUDGEMENTS), dtype=np.float32)]
         for start in range(0, len(slices), BATCH):
             cut = torch.from_numpy(slices[start : start + BATCH]).to(device)
             text = torch.from_numpy(self.embeddings[structure_index[start : start + BATCH]]).to(device)
-            ready = normalise(cut).contiguous(memory_format=torch.channels_last)
             with torch.inference_mode(), autocast(self.config.precision, device):
-                found.append(network(ready, text).float().cpu().numpy())
+                found.append(self._judged(cut, text).cpu().numpy())
         return np.concatenate(found)
+
+    def _judged(self, cut: Tensor, text: Tensor) -> Tensor:
+        pyramid = self.network.pyramid(normalise(cut).contiguous(memory_format=torch.channels_last))
+        score = self.network.head(pyramid[-1], text).float()
+        if self.dense is None:
+            return torch.stack([score, *[torch.full_like(score, math.nan)] * 2], dim=1)
+        overlap = drawn_overlap(self.dense(pyramid, text).float(), halved(cut[:, 1]))
+        drawn_dsc = 2.0 * overlap[:, 0] / (1.0 + overlap[:, 1])
+        return torch.cat([(0.5 * (score + drawn_dsc))[:, None], overlap], dim=1)
 
     def save(self, path: Path) -> None:
         """Write weights, config, structures, embeddings and calibration as one file, atomically."""
@@ -267,12 +295,11 @@ class Sentinel:
         name: str,
         indices: tuple[int, ...],
         sizes: tuple[int, ...],
-        scores: NDArray[np.float32],
+        judged: NDArray[np.float32],
     ) -> MaskScore:
         if not indices:
             return MaskScore(structure=name, predicted_dsc=math.nan, reason=EMPTY_MASK)
-        own = tuple(float(score) for score in scores)
-        raw = aggregate(own, sizes, self.config.aggregation)
+        raw = aggregate(judged, sizes, self.config.aggregation)
         index = self.structure_index(name)
         found = self.calibration.apply(self.structures[index or 0], raw)
         missing = math.isnan(found.predicted_dsc)
@@ -283,25 +310,39 @@ class Sentinel:
             lower=found.lower,
             upper=found.upper,
             slice_indices=indices,
-            slice_scores=own,
+            slice_scores=tuple(float(score) for score in judged[:, 0]),
             reason=NOT_CALIBRATED if math.isnan(found.lower) else "",
         )
 
 
-def aggregate(scores: Sequence[float], sizes: Sequence[int], aggregation: str) -> float:
-    """A mask's score from those of its slices.
+def aggregate(judged: NDArray[np.float32], sizes: Sequence[int], aggregation: str) -> float:
+    """A mask's score from what is thought of its slices.
 
     Args:
-        scores: of the slices, at least one.
+        judged: (N, 3), N at least 1: score, overlap with what was drawn, and size of that, the last two
+            relative to the mask's size in the slice.
         sizes: voxels of the mask in each slice.
-        aggregation: "mean", or "area" to weigh each slice by its size.
+        aggregation: "mean" of the scores; "area" to weigh each slice by its size; "dense" for the DSC of all
+            slices together with what was drawn.
 
-    >>> aggregate([0.5, 0.8], [100, 200], "area")
-    0.7
+    >>> judged = np.array([[0.5, 0.5, 1.0], [0.8, 1.0, 1.5]], dtype=np.float32)
+    >>> [round(aggregate(judged, [100, 200], name), 3) for name in ("mean", "area", "dense")]
+    [0.65, 0.7, 0.714]
     """
+    scores, overlap, drawn = judged.astype(float).T
+    weights = np.asarray(sizes, dtype=float)
+    if aggregation == "dense":
+        return float(2.0 * (weights @ overlap) / (weights @ (1.0 + drawn)))
     if aggregation == "area":
-        return math.fsum(score * size for score, size in zip(scores, sizes, strict=True)) / sum(sizes)
+        return float(weights @ scores / weights.sum())
     return math.fsum(scores) / len(scores)
+
+
+def new_dense(config: SentinelConfig) -> DenseHead | None:
+    """A dense head with random weights, None where the config has none."""
+    return (
+        DenseHead(backbone=config.backbone, text_dim=config.text_dim) if config.dense_weight > 0.0 else None
+    )
 
 
 def new_network(config: SentinelConfig) -> QualitySentinel:

@@ -4,6 +4,7 @@ Image and mask are 8-bit grey values from the crop on, as in the published code:
 network sees, are whole steps of 1/255.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,23 +118,26 @@ def crop_around(plane: Mask, margin: tuple[int, int]) -> Crop:
     return Crop(top=top, bottom=bottom, left=left, right=right)
 
 
-def cut_slice(grey: Grey, plane: Mask, crop: Crop, image_size: int) -> Tensor:
-    """Cut image and mask out of a slice and resize both, bilinear with antialiasing.
+def cut_slice(planes: Sequence[Grey | Mask], crop: Crop, image_size: int) -> Tensor:
+    """Cut planes out of a slice and resize all of them, bilinear with antialiasing.
 
     Args:
-        grey: (H, W), 8-bit image.
-        plane: (H, W), mask.
+        planes: each (H, W): 8-bit images, or masks, which become 0 and 255.
         crop: where to cut.
         image_size: pixels a side.
 
     Returns:
-        uint8 (2, image_size, image_size): image and mask in 0..255.
+        uint8 (len(planes), image_size, image_size) in 0..255.
     """
-    both = np.stack([crop.of(grey), crop.of(plane).astype(np.uint8) * np.uint8(255)])
+    cut = np.stack([_grey(crop.of(plane)) for plane in planes])
     resized = functional.interpolate(
-        torch.from_numpy(both)[None], size=(image_size, image_size), mode="bilinear", antialias=True
+        torch.from_numpy(cut)[None], size=(image_size, image_size), mode="bilinear", antialias=True
     )
     return resized[0]
+
+
+def _grey(plane: Array) -> Grey:
+    return plane.astype(np.uint8) * np.uint8(255) if plane.dtype == np.bool_ else plane
 
 
 def normalise(slices: Tensor) -> Tensor:

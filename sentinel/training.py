@@ -10,27 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cohort.agreement import agreement
 from cohort.case import Structure
 from cohort.errors import ConfigError, ModelError
 from cohort.records import GradedMask
 from cohort.seeds import derive_seed, generator
-from sentinel.batches import Batches
+from sentinel.batches import Batch, Batches
 from sentinel.config import Report, SentinelConfig
+from sentinel.dense import dense_loss, halved
 from sentinel.hardware import autocast, resolve_device
 from sentinel.losses import pair_ranking, weighted_mse
-from sentinel.network import QualitySentinel
 from sentinel.pairs import Pairs, make_pairs
-from sentinel.scoring import Sentinel, new_network
+from sentinel.scoring import Sentinel
 from sentinel.text import TABLE_DIM, Embeddings, embed_names
 
 VALIDATIONS = 5
 """How often in a training the weights are validated; the best of them are kept."""
 
 WARM_UP = 0.1
-GRADIENT_NORM = 1.0
+GRADIENT_NORM = 2.0
 _VALIDATION_SHARE = 0.2
 
 
@@ -89,17 +89,15 @@ def train_sentinel(
     train, validation = _split_pairs(graded, structures, config, held_back, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "sentinel", "weights"))
-        network = new_network(config)
-    sentinel = Sentinel(
-        config=config, structures=[s.name for s in structures], embeddings=embeddings, network=network
-    )
+        sentinel = Sentinel(config=config, structures=[s.name for s in structures], embeddings=embeddings)
     fitted = _Fit(sentinel=sentinel, train=train, validation=validation, seed=seed, report=report)
     history = fitted.run([s.name for s in structures])
     return Sentinel(
         config=config,
         structures=sentinel.structures,
         embeddings=embeddings,
-        network=network,
+        network=sentinel.network,
+        dense=sentinel.dense,
         training_sha256=_training_sha256(graded, structures, seed),
         history=history,
         metrics=fitted.metrics(),
@@ -188,17 +186,17 @@ class _Fit:
     def run(self, names: Sequence[str]) -> list[dict[str, float]]:
         config = self.sentinel.config
         device = resolve_device(config.device)
-        network = self.sentinel.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        learner = _Learner(self.sentinel).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            learner.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_learning_rate, steps=config.steps))
         batches = Batches(self.train, self.sentinel.embeddings, names, config, self.seed, device)
         due = {round(config.steps * (part + 1) / VALIDATIONS) for part in range(VALIDATIONS)}
         history = []
         for step in range(1, config.steps + 1):
-            network.train()
-            metrics = _step(network, batches, optimiser, config, device)
+            learner.train()
+            metrics = _step(learner, batches.draw(), optimiser, config, device)
             schedule.step()
             if step in due and self.validation is not None:
                 metrics |= self._validate()
@@ -207,8 +205,8 @@ class _Fit:
             if self.report is not None:
                 self.report(step, config.steps, metrics)
         if self.best_weights is not None:
-            network.load_state_dict(self.best_weights)
-        network.eval()
+            learner.load_state_dict(self.best_weights)
+        learner.eval()
         return history
 
     def metrics(self) -> Mapping[str, float]:
@@ -224,32 +222,49 @@ class _Fit:
         if self.best is None or found.get(key, -1.0) >= self.best.get(key, -1.0):
             self.best = found
             self.best_weights = {
-                name: value.clone() for name, value in self.sentinel.network.state_dict().items()
+                name: value.clone() for name, value in _Learner(self.sentinel).state_dict().items()
             }
         return found
 
 
+class _Learner(nn.Module):
+    """Network and dense head of a sentinel as one module, so that both learn together."""
+
+    def __init__(self, sentinel: Sentinel) -> None:
+        super().__init__()
+        self.network, self.dense = sentinel.network, sentinel.dense
+
+    def forward(self, slices: Tensor, text: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores (N,), and logits of the reference (N, S / 2, S / 2) where there is a dense head."""
+        pyramid = self.network.pyramid(slices)
+        logits = self.dense(pyramid, text).float() if self.dense is not None else None
+        return self.network.head(pyramid[-1], text).float(), logits
+
+
 def _step(
-    network: QualitySentinel,
-    batches: "Batches",
+    learner: _Learner,
+    batch: Batch,
     optimiser: torch.optim.Optimizer,
     config: SentinelConfig,
     device: torch.device,
 ) -> dict[str, float]:
-    slices, text, target, partner = batches.draw()
     with autocast(config.precision, device):
-        predicted = network(slices, text)
-    predicted = predicted.float()
-    error = weighted_mse(predicted, target)
-    ranking = pair_ranking(predicted, target, partner)
+        predicted, logits = learner(batch.slices, batch.text)
+    error = weighted_mse(predicted, batch.target)
+    ranking = pair_ranking(predicted, batch.target, batch.partner)
     loss = error + config.ranking_weight * ranking
+    metrics = {"weighted_mse": error.item(), "pair_ranking": ranking.item()}
+    if logits is not None:
+        drawn = dense_loss(logits, halved(batch.references))
+        loss = loss + config.dense_weight * drawn
+        metrics["dense"] = drawn.item()
     if not torch.isfinite(loss):
         raise ModelError("The training of the sentinel diverged: its loss is not finite; lower learning_rate")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+    torch.nn.utils.clip_grad_norm_(learner.parameters(), GRADIENT_NORM)
     optimiser.step()
-    return {"loss": loss.item(), "weighted_mse": error.item(), "pair_ranking": ranking.item()}
+    return {"loss": loss.item(), **metrics}
 
 
 def _learning_rate(step: int, steps: int) -> float:

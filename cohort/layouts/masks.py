@@ -112,7 +112,8 @@ def _decathlon(root: Path, masks: Path | None) -> MaskDataset:
             for s in dataset.structures
             if s.name in listed
         )
-        cases.append(MaskCase(case_id=case.case_id, image=case.image, masks=found))
+        if found:
+            cases.append(MaskCase(case_id=case.case_id, image=case.image, masks=found))
     return MaskDataset(name=dataset.name, cases=tuple(cases))
 
 

@@ -59,10 +59,9 @@ def _structures(document: Document, path: Path) -> dict[str, tuple[int, ...]]:
 
 def _labels(value: object, path: Path, what: str) -> tuple[int, ...]:
     listed = value if isinstance(value, list) else [value]
-    for label in listed:
-        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= 255:
-            raise DataError(
-                f"{path}: {what} is {value!r}; expected a whole number from 0 to 255, or a list, with "
-                'the name as its key: {"background": 0, "liver": 1}'
-            )
+    if not listed or not all(type(label) is int and 0 <= label <= 255 for label in listed):
+        raise DataError(
+            f"{path}: {what} is {value!r}; expected a whole number from 0 to 255, or a list of them, with "
+            'the name as its key: {"background": 0, "liver": 1}'
+        )
     return tuple(listed)

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -19,6 +20,8 @@ from sentinel.planning import CaseMasks
 from sentinel.scoring import MaskScore, Sentinel
 
 UNCERTAINTIES = ("entropy", "inconsistency", "mc_dropout", "committee")
+NEEDS = frozenset({"entropy", "inconsistency"})
+"""Of the segmenter's uncertainty; "committee" is used too where it is there."""
 
 Evidence = Mapping[str, float]
 
@@ -93,7 +96,7 @@ class FusedEstimator:
         volumes: structure -> its usual volume.
         calibration: from raw to DSC with bounds, None for none.
         name: of the estimator.
-        needs: kinds of the segmenter's uncertainty; a "committee" is used too where it is there.
+        needs: kinds of the segmenter's uncertainty.
     """
 
     fusion: Fusion
@@ -101,7 +104,7 @@ class FusedEstimator:
     volumes: Mapping[str, VolumeRange]
     calibration: Calibration = field(default_factory=Calibration)
     name: str = "fused"
-    needs: frozenset[str] = frozenset({"entropy", "inconsistency"})
+    needs: frozenset[str] = NEEDS
 
     def estimate(
         self,
@@ -129,6 +132,31 @@ class FusedEstimator:
             for case in cases
             for structure in structures
         )
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON values, without the sentinels, which are files of their own."""
+        return {
+            "fusion": self.fusion.as_dict(),
+            "volumes": {name: asdict(usual) for name, usual in self.volumes.items()},
+            "calibration": self.calibration.as_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], sentinels: Sequence[Sentinel]) -> "FusedEstimator":
+        """From what `as_dict` gave, and the sentinels.
+
+        Raises:
+            ModelError: for anything else.
+        """
+        try:
+            return cls(
+                fusion=Fusion.from_dict(values["fusion"]),
+                sentinels=tuple(sentinels),
+                volumes={name: VolumeRange(**usual) for name, usual in values["volumes"].items()},
+                calibration=Calibration.from_dict(values["calibration"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"A fused estimator cannot be read ({error}); fit it again") from error
 
     def _quality(self, case: CaseView, structure: Structure, features: Evidence | None) -> QualityScore:
         if features is None:

@@ -2,13 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
+from typing import Literal
 
 from cohort.errors import ConfigError
 from sentinel.estimators.base import QualityEstimator
-from sentinel.estimators.entropy import EntropyEstimator
+from sentinel.estimators.fused import NEEDS, FusedEstimator
 from sentinel.estimators.sentinel import SentinelEstimator
+from sentinel.estimators.uncertainty import KINDS, UncertaintyEstimator
 from sentinel.scoring import Sentinel
+
+Learned = Sentinel | FusedEstimator | None
+"""What an estimator learned from labelled cases: a sentinel, all that the fused one holds, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,29 +23,39 @@ class EstimatorEntry:
 
     Args:
         needs: kinds of `Prediction.uncertainty` that it reads.
-        needs_sentinel: whether it scores with a trained sentinel.
-        build: makes it; takes the sentinel, or None.
+        learns: what it has to learn from cross-fitted masks of labelled cases first.
+        build: makes it of what was learned.
     """
 
     needs: frozenset[str]
-    needs_sentinel: bool
-    build: Callable[[Sentinel | None], QualityEstimator]
+    learns: Literal["nothing", "sentinel", "fused"]
+    build: Callable[[Learned], QualityEstimator]
 
 
-def _sentinel(sentinel: Sentinel | None) -> QualityEstimator:
-    if sentinel is None:
+def _sentinel(learned: Learned) -> QualityEstimator:
+    if not isinstance(learned, Sentinel):
         raise ConfigError("The estimator 'sentinel' needs a trained sentinel; train or load one first")
-    return SentinelEstimator(sentinel=sentinel)
+    return SentinelEstimator(sentinel=learned)
 
 
-def _entropy(sentinel: Sentinel | None) -> QualityEstimator:
-    return EntropyEstimator()
+def _fused(learned: Learned) -> QualityEstimator:
+    if not isinstance(learned, FusedEstimator):
+        raise ConfigError("The estimator 'fused' needs a fit on cross-fitted masks; fit or load one first")
+    return learned
+
+
+def _uncertainty(name: str, learned: Learned) -> QualityEstimator:
+    return UncertaintyEstimator(name=name)
 
 
 ESTIMATORS: Mapping[str, EstimatorEntry] = MappingProxyType(
     {
-        "entropy": EstimatorEntry(needs=frozenset({"entropy"}), needs_sentinel=False, build=_entropy),
-        "sentinel": EstimatorEntry(needs=frozenset(), needs_sentinel=True, build=_sentinel),
+        kind: EstimatorEntry(needs=frozenset({kind}), learns="nothing", build=partial(_uncertainty, kind))
+        for kind in KINDS
+    }
+    | {
+        "fused": EstimatorEntry(needs=NEEDS, learns="fused", build=_fused),
+        "sentinel": EstimatorEntry(needs=frozenset(), learns="sentinel", build=_sentinel),
     }
 )
 """Name -> how to build the estimator."""
@@ -51,22 +67,22 @@ def estimator_entry(name: str) -> EstimatorEntry:
     Raises:
         ConfigError: for an unknown name; lists the known ones.
 
-    >>> estimator_entry("entropy").needs_sentinel
-    False
+    >>> estimator_entry("entropy").learns
+    'nothing'
     """
     if name not in ESTIMATORS:
-        raise ConfigError(f"Unknown estimator {name!r}; expected one of {', '.join(ESTIMATORS)}")
+        raise ConfigError(f"Unknown estimator {name!r}; expected one of {', '.join(sorted(ESTIMATORS))}")
     return ESTIMATORS[name]
 
 
-def build_estimator(name: str, sentinel: Sentinel | None = None) -> QualityEstimator:
+def build_estimator(name: str, learned: Learned = None) -> QualityEstimator:
     """Build an estimator.
 
     Args:
         name: of the registry.
-        sentinel: for an estimator that needs one.
+        learned: for an estimator that has to learn first.
 
     Raises:
-        ConfigError: for an unknown name, or a sentinel that is missing.
+        ConfigError: for an unknown name, or what it learned missing.
     """
-    return estimator_entry(name).build(sentinel)
+    return estimator_entry(name).build(learned)

@@ -16,9 +16,11 @@ from cohort.records import Prediction
 from cohort.volume import write_volume
 from sentinel.config import SentinelConfig
 from sentinel.estimators.base import QualityEstimator
-from sentinel.estimators.entropy import EntropyEstimator
-from sentinel.estimators.registry import ESTIMATORS, build_estimator, estimator_entry
+from sentinel.estimators.fused import FusedEstimator, VolumeRange
+from sentinel.estimators.registry import ESTIMATORS, Learned, build_estimator, estimator_entry
 from sentinel.estimators.sentinel import SentinelEstimator
+from sentinel.estimators.uncertainty import KINDS, UncertaintyEstimator
+from sentinel.fusion import FusionRow, fit_fusion
 from sentinel.scoring import Sentinel
 from sentinel.text import embed_names
 
@@ -34,9 +36,28 @@ def sentinel() -> Sentinel:
     )
 
 
+@pytest.fixture(scope="module")
+def fused(sentinel: Sentinel) -> FusedEstimator:
+    rng = np.random.default_rng(0)
+    rows = [
+        FusionRow(
+            patient_id=f"p{number}",
+            structure=name,
+            source="repeat0",
+            features={"entropy": 1.0 - dsc, "sentinel": dsc, "inconsistency": 0.5 - 0.4 * dsc},
+            dsc=dsc,
+        )
+        for number in range(8)
+        for name, dsc in zip(("liver", "spleen"), rng.uniform(0.4, 0.9, 2).tolist(), strict=True)
+    ]
+    volumes = {name: VolumeRange.of([800.0, 1000.0]) for name in ("liver", "spleen")}
+    return FusedEstimator(fusion=fit_fusion(rows), sentinels=(sentinel,), volumes=volumes)
+
+
 @pytest.fixture(params=sorted(ESTIMATORS))
-def estimator(request: pytest.FixtureRequest, sentinel: Sentinel) -> QualityEstimator:
-    return build_estimator(request.param, sentinel)
+def estimator(request: pytest.FixtureRequest, sentinel: Sentinel, fused: FusedEstimator) -> QualityEstimator:
+    learned: dict[str, Learned] = {"nothing": None, "sentinel": sentinel, "fused": fused}
+    return build_estimator(request.param, learned[estimator_entry(request.param).learns])
 
 
 @pytest.fixture
@@ -68,7 +89,7 @@ def cohort(
                 mask=mask,
                 checkpoint_sha256="0" * 64,
                 voxels=voxels,
-                uncertainty={"entropy": entropy},
+                uncertainty=dict.fromkeys(KINDS, entropy),
             )
         )
     return cases, predictions
@@ -117,7 +138,8 @@ class TestEveryEstimator:
     ) -> None:
         told: list[tuple[int, int]] = []
         estimator.estimate(*cohort, structures, report=lambda done, total, _: told.append((done, total)))
-        assert told == [(1, 3), (2, 3), (3, 3)]
+        assert told[-1][0] == told[-1][1] >= 3
+        assert [done for done, _ in told] == list(range(1, len(told) + 1))
 
     def test_no_cases(self, estimator: QualityEstimator, structures: tuple[Structure, ...]) -> None:
         assert estimator.estimate([], [], structures) == ()
@@ -146,7 +168,14 @@ def test_sentinel_clamps_only_the_predicted_dsc(
 ) -> None:
     values = np.concatenate([np.full(3, 1.25), np.full(100, -0.5)])
     monkeypatch.setattr(
-        Sentinel, "predict", lambda self, slices, index: values[: len(slices)].astype(np.float32)
+        Sentinel,
+        "judge",
+        lambda self, slices, index: np.repeat(values[: len(slices), None], 3, axis=1).astype(np.float32),
+    )
+    sentinel = Sentinel(
+        config=replace(sentinel.config, aggregation="mean"),
+        structures=sentinel.structures,
+        embeddings=sentinel.embeddings,
     )
     liver, spleen = SentinelEstimator(sentinel=sentinel).estimate(cohort[0][:1], cohort[1][:1], structures)
     assert (liver.raw, liver.predicted_dsc) == (pytest.approx(1.25), 1.0)
@@ -169,7 +198,7 @@ def test_sentinel_refuses_a_mask_on_another_grid(
 
 
 def test_entropy_ranks_by_certainty(cohort: Cohort, structures: tuple[Structure, ...]) -> None:
-    scores = EntropyEstimator().estimate(*cohort, structures)
+    scores = UncertaintyEstimator(name="entropy").estimate(*cohort, structures)
     assert [s.raw for s in scores[:5]] == pytest.approx([-0.0, -0.1, -0.1, -0.2, -0.2])
     assert all(math.isnan(s.predicted_dsc) for s in scores)
 
@@ -178,14 +207,16 @@ def test_entropy_says_what_the_segmenter_left_out(cohort: Cohort, structures: tu
     cases, predictions = cohort
     without = replace(predictions[0], uncertainty={})
     with pytest.raises(DataError, match="case_0 has no entropy for 'liver'"):
-        EntropyEstimator().estimate(cases[:1], [without], structures)
+        UncertaintyEstimator(name="entropy").estimate(cases[:1], [without], structures)
     uncounted = replace(predictions[0], voxels={})
     with pytest.raises(DataError, match="does not count the voxels of 'liver'"):
-        EntropyEstimator().estimate(cases[:1], [uncounted], structures)
+        UncertaintyEstimator(name="entropy").estimate(cases[:1], [uncounted], structures)
 
 
 def test_unknown_estimator_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="Unknown estimator 'oracle'; expected one of entropy, sentinel"):
+    with pytest.raises(
+        ConfigError, match="Unknown estimator 'oracle'; expected one of entropy, fused, incons"
+    ):
         build_estimator("oracle")
 
 

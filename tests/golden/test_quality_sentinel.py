@@ -3,39 +3,27 @@
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cohort.volume import Volume, read_image, read_label_map
-from sentinel.config import SentinelConfig
+from cohort.volume import read_image, read_label_map
+from sentinel import Sentinel
 from sentinel.network import QualitySentinel
-from sentinel.scoring import Sentinel
 from sentinel.text import load_published_embeddings
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 REFERENCE = DATA / "quality_sentinel" / "reference_scores.json"
+EMBEDDINGS = DATA / "quality_sentinel" / "label_embedding.pkl"
 CASE = DATA / "TotalSegmentator_example" / "s0000"
-STRUCTURES = ("vertebrae_T11", "rib_right_7")
 
 pytestmark = pytest.mark.skipif(
     not REFERENCE.exists() or not CASE.exists(), reason="reference data are not here"
 )
-
-
-def published_config() -> SentinelConfig:
-    return SentinelConfig(
-        backbone="resnet50",
-        image_size=256,
-        intensity="ct_hu",
-        margin=20.0,
-        orientation="as_stored",
-        text_dim=512,
-        precision="float32",
-        device="cpu",
-    )
 
 
 def weights_from_names(network: QualitySentinel) -> dict[str, torch.Tensor]:
@@ -55,29 +43,29 @@ def weights_from_names(network: QualitySentinel) -> dict[str, torch.Tensor]:
     return state
 
 
-def sentinel_for(class_index: dict[str, int]) -> Sentinel:
-    embeddings = load_published_embeddings(DATA / "quality_sentinel" / "label_embedding.pkl")
-    sentinel = Sentinel(
-        config=published_config(),
-        structures=tuple(class_index),
-        embeddings=np.stack([embeddings[index] for index in class_index.values()]),
-    )
-    sentinel.network.load_state_dict(weights_from_names(sentinel.network))
-    return sentinel
+@pytest.fixture(scope="module")
+def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Sentinel:
+    weights = tmp_path_factory.mktemp("published") / "resnet50.pth"
+    torch.save(weights_from_names(QualitySentinel()), weights)
+    return Sentinel.load(weights, embeddings=EMBEDDINGS, precision="float32", device="cpu")
 
 
-def read_case(names: tuple[str, ...]) -> tuple[Volume, dict[str, np.ndarray]]:
+@pytest.fixture(scope="module")
+def reference() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads(REFERENCE.read_text())["s0000"]
+    return found
+
+
+def check(sentinel: Sentinel, reference: Mapping[str, Any], names: tuple[str, ...]) -> None:
     masks = {name: read_label_map(CASE / "segmentations" / f"{name}.nii.gz").array > 0 for name in names}
-    return read_image(CASE / "ct.nii.gz"), masks
-
-
-def check(names: tuple[str, ...]) -> None:
-    reference = json.loads(REFERENCE.read_text())["s0000"]
-    sentinel = sentinel_for({name: reference[name]["class_index"] for name in names})
-    for score in sentinel.score(*read_case(names)):
+    scores = sentinel.score(read_image(CASE / "ct.nii.gz"), masks)
+    assert [score.structure for score in scores] == list(names)
+    for score in scores:
         expected = reference[score.structure]
-        assert list(score.slice_indices) == expected["slices"]
-        np.testing.assert_allclose(score.slice_scores, expected["slice_scores"], rtol=0.0, atol=1e-4)
+        assert list(score.slice_indices) == expected["slices"], score.structure
+        np.testing.assert_allclose(
+            score.slice_scores, expected["slice_scores"], rtol=0.0, atol=1e-4, err_msg=score.structure
+        )
         if expected["score"] is None:
             assert math.isnan(score.predicted_dsc)
             assert score.reason == "empty mask"
@@ -85,5 +73,26 @@ def check(names: tuple[str, ...]) -> None:
             assert score.predicted_dsc == pytest.approx(expected["score"], abs=1e-4)
 
 
-def test_published_scores_of_two_structures_and_an_empty_mask() -> None:
-    check((*STRUCTURES, "brain"))
+def test_published_scores_of_two_structures_and_an_empty_mask(
+    sentinel: Sentinel, reference: Mapping[str, Any]
+) -> None:
+    check(sentinel, reference, ("vertebrae_T11", "rib_right_7", "brain"))
+
+
+@pytest.mark.slow
+def test_published_scores_of_every_structure(sentinel: Sentinel, reference: Mapping[str, Any]) -> None:
+    assert sum(found["score"] is not None for found in reference.values()) == 38
+    check(sentinel, reference, tuple(reference))
+
+
+def test_every_structure_has_the_embedding_of_its_published_class(
+    sentinel: Sentinel, reference: Mapping[str, Any]
+) -> None:
+    vectors = load_published_embeddings(EMBEDDINGS)
+    for name, found in reference.items():
+        if found["score"] is not None:
+            index = sentinel.structure_index(name)
+            assert index is not None
+            np.testing.assert_array_equal(
+                sentinel.embeddings[index], vectors[found["class_index"]], err_msg=name
+            )

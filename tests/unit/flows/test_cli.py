@@ -17,6 +17,7 @@ from flows.config import load_config
 from flows.tracking import Tracker
 
 Run = Callable[..., tuple[int, str, str]]
+COMMANDS = ("active-learning", "status", "track", "score", "audit", "train-sentinel", "ui")
 
 
 @pytest.fixture
@@ -36,28 +37,13 @@ def campaign(make_campaign_yaml: Callable[..., Path]) -> Campaign:
     return found
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Arguments of the command line -> exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def start(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sentinel-loop", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert isinstance(ended.value.code, int)
-        return (ended.value.code, *capsys.readouterr())
-
-    return start
-
-
 def test_no_arguments_show_the_commands(run: Run) -> None:
     _, out, err = run()
-    for command in ("active-learning", "status", "track", "ui"):
+    for command in COMMANDS:
         assert command in out + err
 
 
-@pytest.mark.parametrize("command", ["active-learning", "status", "track", "ui"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0

@@ -100,7 +100,11 @@ def test_an_unknown_key_and_a_bad_value_are_told_together(path: Path) -> None:
     ("override", "key", "message"),
     [
         ("strategy=best", "strategy", "Unknown strategy 'best'; expected one of"),
-        ("estimator=oracle", "estimator", "Unknown estimator 'oracle'; expected one of entropy, sentinel"),
+        (
+            "estimator=oracle",
+            "estimator",
+            "Unknown estimator 'oracle'; expected one of entropy, fused, incon",
+        ),
         ("segmenter.patch=[8, 8, 7]", "segmenter", "patch is (8, 8, 7), expected three multiples of 2"),
         ("segmenter.network=vnet", "segmenter", "network is 'vnet', expected one of"),
         ("segmenter.augmentation.scale=2", "segmenter.augmentation", "augmentation.scale is 2.0, expected"),

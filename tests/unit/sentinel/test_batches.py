@@ -19,6 +19,7 @@ def pairs_of(structure: int = 0) -> Pairs:
     slices[:, 1, 8:24, 2:10] = 255
     return Pairs(
         slices=slices,
+        references=slices[:, 1],
         slice_dsc=np.linspace(0.0, 1.0, COUNT, dtype=np.float32),
         volume_dsc=np.zeros(COUNT, dtype=np.float32),
         structure=np.full(COUNT, structure, dtype=np.int64),
@@ -36,18 +37,19 @@ def batches_of(structure: int = 0, config: SentinelConfig = CONFIG, seed: int = 
 def test_every_pair_comes_once_before_any_comes_again() -> None:
     batches = batches_of()
     for _ in range(3):
-        seen = torch.cat([batches.draw()[2] for _ in range(3)])
+        seen = torch.cat([batches.draw().target for _ in range(3)])
         np.testing.assert_allclose(np.sort(seen.numpy()), np.linspace(0.0, 1.0, COUNT), rtol=1e-6)
 
 
 def test_shapes_and_values() -> None:
-    slices, text, target, partner = batches_of(structure=1).draw()
+    batch = batches_of(structure=1).draw()
+    slices = batch.slices
     assert slices.shape == (4, 2, 32, 32)
-    assert text.shape == (4, 384)
-    assert target.dtype == torch.float32
-    assert sorted(partner.tolist()) == [0, 1, 2, 3]
-    assert (partner != torch.arange(4)).all()
-    np.testing.assert_array_equal(text[0].numpy(), embed_names(["kidney_left"])[0])
+    assert batch.text.shape == (4, 384)
+    assert batch.target.dtype == torch.float32
+    assert sorted(batch.partner.tolist()) == [0, 1, 2, 3]
+    assert (batch.partner != torch.arange(4)).all()
+    np.testing.assert_array_equal(batch.text[0].numpy(), embed_names(["kidney_left"])[0])
     assert -2.0 <= slices[:, 0].min() <= slices[:, 0].max() <= 2.0
     assert slices[:, 1].amin().item() == -1.0
     assert slices[:, 1].amax().item() == pytest.approx(1.0)
@@ -55,12 +57,17 @@ def test_shapes_and_values() -> None:
 
 def test_seed_decides() -> None:
     first, second, other = (batches_of(seed=seed).draw() for seed in (1, 1, 2))
-    torch.testing.assert_close(first[0], second[0], rtol=0.0, atol=0.0)
-    assert not torch.equal(first[0], other[0])
+    torch.testing.assert_close(first.slices, second.slices, rtol=0.0, atol=0.0)
+    assert not torch.equal(first.slices, other.slices)
+
+
+def test_the_reference_moves_with_the_mask() -> None:
+    batch = batches_of().draw()
+    torch.testing.assert_close(batch.references / 127.5 - 1.0, batch.slices[:, 1], atol=1e-4, rtol=0.0)
 
 
 def on_the_left(batches: Batches) -> list[bool]:
-    masks = torch.cat([batches.draw()[0][:, 1] for _ in range(9)])
+    masks = torch.cat([batches.draw().slices[:, 1] for _ in range(9)])
     return (masks[..., :16].mean(dim=(1, 2)) > masks[..., 16:].mean(dim=(1, 2))).tolist()
 
 

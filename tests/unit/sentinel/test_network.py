@@ -59,7 +59,7 @@ def test_formula_of_the_head() -> None:
     network = QualitySentinel(backbone="resnet18", text_dim=3).eval()
     slices, text = torch.randn(2, 2, 32, 32), torch.randn(2, 3)
     with torch.inference_mode():
-        feature = network._features(slices)
+        feature = network.pyramid(slices)[-1].mean(dim=(2, 3))
         joined = torch.cat([feature, text], dim=1)
         hidden = network.fc1(network.attention1(joined) * feature)
         expected = network.fc2(network.attention2(joined) * hidden)[:, 0]

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cohort.errors import GeometryError, ModelError
+from cohort.errors import ConfigError, GeometryError, ModelError
 from cohort.volume import Volume
 from sentinel.config import SentinelConfig
 from sentinel.scoring import Sentinel
@@ -39,6 +40,11 @@ def scene(seed: int = 0) -> tuple[Volume, dict[str, np.ndarray]]:
 
 
 def test_score_is_the_mean_over_slices(sentinel: Sentinel) -> None:
+    sentinel = Sentinel(
+        config=replace(CONFIG, aggregation="mean"),
+        structures=sentinel.structures,
+        embeddings=sentinel.embeddings,
+    )
     liver, spleen = sentinel.score(*scene())
     assert (liver.structure, spleen.structure) == ("liver", "spleen")
     assert liver.slice_indices == (2, 3, 4, 5)
@@ -125,3 +131,33 @@ def test_broken_files(sentinel: Sentinel, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(ModelError, match=r"a file that Sentinel.save wrote"):
         Sentinel.load(path)
+
+
+def test_the_dense_head_gives_the_dsc_of_the_whole_mask_with_what_it_draws(sentinel: Sentinel) -> None:
+    volume, masks = scene()
+    (found,) = sentinel.score(volume, {"liver": masks["liver"]})
+    judged: list[np.ndarray] = []
+    with pytest.MonkeyPatch.context() as patch:
+        whole = Sentinel.judge
+        patch.setattr(Sentinel, "judge", lambda *given: judged.append(whole(*given)) or judged[-1])
+        sentinel.score(volume, {"liver": masks["liver"]})
+    _, overlap, drawn = judged[0].T
+    sizes = masks["liver"].sum(axis=(1, 2))[2:6]
+    assert found.raw == pytest.approx(2.0 * (sizes @ overlap) / (sizes.sum() + sizes @ drawn), abs=1e-5)
+    assert 0.0 < found.raw < 1.0
+
+
+def test_a_sentinel_as_published_has_no_dense_head(sentinel: Sentinel, tmp_path: Path) -> None:
+    published = Sentinel(
+        config=replace(CONFIG, aggregation="area", dense_weight=0.0),
+        structures=sentinel.structures,
+        embeddings=sentinel.embeddings,
+        network=sentinel.network,
+    )
+    published.save(tmp_path / "sentinel.safetensors")
+    loaded = Sentinel.load(tmp_path / "sentinel.safetensors")
+    assert published.dense is None
+    assert loaded.dense is None
+    assert loaded.score(*scene()) == published.score(*scene())
+    with pytest.raises(ConfigError, match="aggregation is 'dense', but dense_weight is 0"):
+        replace(CONFIG, dense_weight=0.0)

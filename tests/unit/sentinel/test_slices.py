@@ -77,7 +77,7 @@ def test_resizing_is_pillows(size: int, tolerance: int) -> None:
     rng = np.random.default_rng(1)
     grey, plane = rng.integers(0, 256, (30, 41), dtype=np.uint8), rng.random((30, 41)) < 0.5
     crop = Crop(top=2, bottom=27, left=3, right=40)
-    cut = cut_slice(grey, plane, crop, size)
+    cut = cut_slice((grey, plane), crop, size)
     for channel, source in ((0, grey), (1, plane.astype(np.uint8) * 255)):
         resized = Image.fromarray(np.ascontiguousarray(crop.of(source))).resize(
             (size, size), Image.Resampling.BILINEAR

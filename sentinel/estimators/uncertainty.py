@@ -1,4 +1,4 @@
-"""The segmenter's own uncertainty as a quality estimator."""
+"""The segmenter's own uncertainty as a quality estimator: entropy, MC dropout, inconsistency."""
 
 import math
 from collections.abc import Sequence
@@ -10,18 +10,23 @@ from cohort.records import Prediction, QualityScore
 from sentinel.config import Report
 from sentinel.estimators.base import EMPTY_MASK, matched, predicted_voxels
 
+KINDS = ("entropy", "inconsistency", "mc_dropout")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EntropyEstimator:
-    """Ranks masks by the segmenter's entropy: raw is minus the entropy; not calibrated to DSC.
+class UncertaintyEstimator:
+    """Ranks masks by one kind of the segmenter's uncertainty: raw is minus that; not calibrated to DSC.
 
     Args:
-        name: of the estimator.
-        needs: the segmenter's "entropy" per structure.
+        name: of the estimator and of the uncertainty, one of `KINDS`.
     """
 
-    name: str = "entropy"
-    needs: frozenset[str] = frozenset({"entropy"})
+    name: str
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The segmenter's uncertainty of that name."""
+        return frozenset({self.name})
 
     def estimate(
         self,
@@ -33,7 +38,7 @@ class EntropyEstimator:
         """Score every structure of every case; see `QualityEstimator.estimate`.
 
         Raises:
-            DataError: for a case without a prediction, or with two, or a prediction without entropy.
+            DataError: for a case without a prediction, or with two, or a prediction without the uncertainty.
         """
         scores: list[QualityScore] = []
         for done, (case, prediction) in enumerate(matched(cases, predictions), start=1):
@@ -47,17 +52,16 @@ class EntropyEstimator:
         return QualityScore(
             case_id=case.case_id,
             structure=structure.name,
-            raw=math.nan if empty else -_entropy(prediction, structure),
+            raw=math.nan if empty else -self._uncertainty(prediction, structure),
             estimator=self.name,
             reason=EMPTY_MASK if empty else "",
         )
 
-
-def _entropy(prediction: Prediction, structure: Structure) -> float:
-    value = prediction.uncertainty.get("entropy", {}).get(structure.name, math.nan)
-    if math.isnan(value):
-        raise DataError(
-            f"The prediction of case {prediction.case_id} has no entropy for {structure.name!r}, though its "
-            "mask is not empty; predict with uncertainty=('entropy',)"
-        )
-    return value
+    def _uncertainty(self, prediction: Prediction, structure: Structure) -> float:
+        value = prediction.uncertainty.get(self.name, {}).get(structure.name, math.nan)
+        if math.isnan(value):
+            raise DataError(
+                f"The prediction of case {prediction.case_id} has no {self.name} for {structure.name!r}, "
+                f"though its mask is not empty; predict with uncertainty=({self.name!r},)"
+            )
+        return value
