@@ -10,6 +10,7 @@ same slices, already cut, in the same batches and precision.
 """
 
 import argparse
+import importlib
 import json
 import math
 import time
@@ -20,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import functional as transforms
 
 from cohort.layouts.masks import MaskDataset, read_masks
 from cohort.volume import read_image, read_label_map
@@ -29,6 +29,10 @@ from flows.environment import use_threads
 from sentinel.network import QualitySentinel
 from sentinel.scoring import BATCH, Sentinel
 from sentinel.structures import require_structure
+from sentinel.vision import import_torchvision
+
+import_torchvision()
+transforms = importlib.import_module("torchvision.transforms.functional")
 
 SIZE, SLICES, MARGIN = 256, 10, 20
 

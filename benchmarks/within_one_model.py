@@ -30,7 +30,15 @@ from flows.data import fingerprints, read_dataset
 from flows.progress import Display
 from flows.stages import file_sha256, json_sha256, run_stage
 from sentinel.calibration import Calibration, Observation, fit_calibration
-from sentinel.fusion import Fusion, FusionRow, fit_fusion
+from sentinel.estimators.fused import evidence
+from sentinel.fused_fitting import (
+    CrossFittedMask,
+    PartialSentinel,
+    fusion_rows,
+    patients_left_out,
+    usual_volumes,
+)
+from sentinel.fusion import Fusion, FusionRow, cross_validated, fit_fusion
 from sentinel.scoring import Sentinel
 
 FOLDS, REPEATS = 3, 2
@@ -89,11 +97,15 @@ class Measurement:
         for repeat in range(REPEATS):
             self._cross_fit(repeat)
         sentinels = self._sentinels()
-        learned = [known for repeat in range(REPEATS) for known in self._learned(repeat, sentinels)]
-        fusion = fit_fusion([known.row for known in learned])
-        pd.DataFrame([flat(known) for known in learned]).to_csv(self.folder / "learned.csv", index=False)
-        calibrations = calibrate([known.row for known in learned], fusion)
-        judged = self._known(own, self.members, [s for _, s in sentinels], "main")
+        structures = self.dataset.structures
+        rows = fusion_rows(
+            self._cross_fitted(), structures, sentinels, usual_volumes(self.learning, structures)
+        )
+        fusion = fit_fusion(rows)
+        learned = pd.DataFrame([flat(Known(case_id=row.patient_id, row=row)) for row in rows])
+        write_bytes(self.folder / "learned.csv", learned.to_csv(index=False).encode())
+        calibrations = calibrate(rows, fusion)
+        judged = self._judged(own, sentinels)
         weights = {n: round(w, 4) for n, w in zip(fusion.names, fusion.weights, strict=True)}
         self.display.say(f"  seed {self.seed}: fusion {weights}, alpha {fusion.alpha}")
         return pd.DataFrame([self._record(known, fusion, calibrations) for known in judged])
@@ -126,14 +138,16 @@ class Measurement:
             for prediction in self.stages.predict(f"{name}-pool", views, checkpoints[-1]):
                 self.members[prediction.case_id].append(prediction)
 
-    def _sentinels(self) -> list[tuple[tuple[str, ...], Sentinel]]:
-        """Sentinels that each leave some labelled cases out; together they judge the pool."""
-        from flows.rounds import folds
+    def _sentinels(self) -> list[PartialSentinel]:
+        """Sentinels that each leave some labelled patients out; together they judge the pool."""
         from sentinel.training import train_sentinel
 
+        left_out = patients_left_out(
+            [m.patient_id for m in self.graded], derive_seed(self.seed, "within fused")
+        )
         found = []
-        for number, left in enumerate(folds(self.learning, FOLDS, derive_seed(self.seed, "sentinel folds"))):
-            learned = [mask for mask in self.graded if mask.case_id not in left]
+        for number, left in enumerate(left_out):
+            learned = [mask for mask in self.graded if mask.patient_id not in left]
             seed = derive_seed(self.seed, "within sentinel", number)
             inputs = {
                 "graded": [[m.case_id, m.source, file_sha256(m.mask)] for m in learned],
@@ -148,59 +162,56 @@ class Measurement:
                     ).save(folder / "sentinel.safetensors")
 
             stage = run_stage(self.folder, f"sentinel{number}", inputs, make)
-            found.append((left, Sentinel.load(stage / "sentinel.safetensors")))
+            found.append(
+                PartialSentinel(left_out=left, sentinel=Sentinel.load(stage / "sentinel.safetensors"))
+            )
         return found
 
-    def _learned(self, repeat: int, sentinels: Sequence[tuple[tuple[str, ...], Sentinel]]) -> list[Known]:
-        """Cross-fitted masks of the labelled cases, judged by sentinels that did not learn from the case."""
-        own, found = self.out_of_fold[repeat], []
-        others = [self.out_of_fold[other] for other in range(REPEATS) if other != repeat]
-        for left, sentinel in sentinels:
-            members = {case_id: [other[case_id] for other in others] for case_id in left}
-            found.extend(self._known([own[i] for i in left], members, [sentinel], "cross-fitted"))
-        return found
-
-    def _known(
-        self,
-        predictions: Sequence[Prediction],
-        members: Mapping[str, Sequence[Prediction]],
-        sentinels: Sequence[Sentinel],
-        source: str,
-    ) -> list[Known]:
+    def _cross_fitted(self) -> list[CrossFittedMask]:
+        """Label maps of labelled cases by segmenters that left them out, with the others' disagreement."""
         from segmenters.committee import with_committee
-        from sentinel.estimators.fused import evidence
 
-        structures, by_id = self.dataset.structures, self.dataset.by_id
-        judged = with_committee(predictions, members, structures)
-        views = [self.views[p.case_id] for p in judged]
-        with self.display.step(f"seed {self.seed}: judge {source} masks") as report:
-            known = evidence(views, judged, structures, sentinels, self._volumes(), report)
+        graded = {mask.mask: mask for mask in self.graded}
+        found = []
+        for repeat, own in enumerate(self.out_of_fold):
+            others = [maps for other, maps in enumerate(self.out_of_fold) if other != repeat]
+            members = {case_id: [maps[case_id] for maps in others] for case_id in own}
+            for judged in with_committee([own[i] for i in sorted(own)], members, self.dataset.structures):
+                found.append(
+                    CrossFittedMask(
+                        graded=dataclasses.replace(graded[judged.mask], source=f"repeat{repeat}"),
+                        view=self.views[judged.case_id],
+                        prediction=judged,
+                    )
+                )
+        return found
+
+    def _judged(self, own: Sequence[Prediction], sentinels: Sequence[PartialSentinel]) -> list[Known]:
+        """The masks of the pool with what is known of them, and their DSC."""
+        from segmenters.committee import with_committee
+
+        structures, volumes = self.dataset.structures, usual_volumes(self.learning, self.dataset.structures)
+        judged = with_committee(own, self.members, structures)
+        with self.display.step(f"seed {self.seed}: judge the pool") as report:
+            known = evidence(
+                [self.views[p.case_id] for p in judged],
+                judged,
+                structures,
+                [part.sentinel for part in sentinels],
+                volumes,
+                report,
+            )
         found = []
         for prediction in judged:
-            case = by_id[prediction.case_id]
+            case = self.dataset.by_id[prediction.case_id]
             for name, dsc in true_dsc(prediction, case, self.dataset).items():
                 if (case.case_id, name) in known and not math.isnan(dsc):
+                    features = known[case.case_id, name]
                     row = FusionRow(
-                        patient_id=case.patient_id,
-                        structure=name,
-                        source=source,
-                        features=known[case.case_id, name],
-                        dsc=dsc,
+                        patient_id=case.patient_id, structure=name, source="main", features=features, dsc=dsc
                     )
                     found.append(Known(case_id=case.case_id, row=row))
         return found
-
-    def _volumes(self):  # type: ignore[no-untyped-def]
-        from sentinel.estimators.fused import VolumeRange
-
-        sizes: dict[str, list[float]] = {}
-        for case in self.labelled:
-            labels = read_label_map(case.reference)
-            for structure in self.dataset.structures:
-                voxels = int((labels.array == structure.label).sum())
-                if voxels and structure.name in case.evaluated:
-                    sizes.setdefault(structure.name, []).append(voxels * math.prod(labels.spacing_mm))
-        return {name: VolumeRange.of(found) for name, found in sizes.items()}
 
     def _record(
         self, known: Known, fusion: Fusion, calibrations: Mapping[str, Calibration]
@@ -220,7 +231,13 @@ class Measurement:
 def flat(known: Known) -> dict[str, object]:
     """A mask as one row of a table."""
     row = known.row
-    return {"case_id": known.case_id, "structure": row.structure, "dsc": row.dsc, **row.features}
+    return {
+        "case_id": known.case_id,
+        "structure": row.structure,
+        "source": row.source,
+        "dsc": row.dsc,
+        **row.features,
+    }
 
 
 def raw_value(name: str, row: FusionRow, fusion: Fusion) -> float:
@@ -233,16 +250,13 @@ def raw_value(name: str, row: FusionRow, fusion: Fusion) -> float:
 
 def calibrate(rows: Sequence[FusionRow], fusion: Fusion) -> dict[str, Calibration]:
     """Every estimator on the cross-fitted masks of the labelled cases."""
+    values = {name: [raw_value(name, row, fusion) for row in rows] for name in ESTIMATORS}
+    values["fused"] = cross_validated(rows)
     return {
         name: fit_calibration(
             [
-                Observation(
-                    patient_id=row.patient_id,
-                    structure=row.structure,
-                    raw=raw_value(name, row, fusion),
-                    dsc=row.dsc,
-                )
-                for row in rows
+                Observation(patient_id=row.patient_id, structure=row.structure, raw=value, dsc=row.dsc)
+                for row, value in zip(rows, values[name], strict=True)
             ]
         )
         for name in ESTIMATORS

@@ -190,6 +190,7 @@ def _charts(scored: pd.DataFrame) -> str:
     left.hist(scored["predicted_dsc"], bins=30, color=report.REFERENCE)
     left.set_xlabel("predicted DSC")
     left.set_ylabel("masks")
+    left.yaxis.get_major_locator().set_params(integer=True)
     for place, name in enumerate(names):
         values = scored.loc[scored["structure"] == name, "predicted_dsc"]
         right.plot(values, np.full(len(values), place), ".", color=report.REFERENCE, alpha=0.5, markersize=5)

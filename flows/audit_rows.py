@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cohort.errors import DataError, SentinelLoopError
+from cohort.errors import ModelError, SentinelLoopError
 from cohort.layouts.masks import MaskCase, MaskFile
 from cohort.read_ahead import read_ahead
 from cohort.volume import Volume, check_same_grid, read_image, read_label_map
@@ -153,7 +153,7 @@ def _scene(
             raise found
         check_same_grid(volume, found, case.image, mask.path)
         if sentinel.structure_index(mask.structure) is None:
-            raise DataError(f"this sentinel was not trained for structure {mask.structure!r}")
+            raise ModelError(sentinel.not_trained_for(mask.structure))
     except SentinelLoopError as error:
         return Audited(case_id=case.case_id, structure=mask.structure, reason=str(error))
     return case.case_id, mask.structure, volume, voxels_of(found, mask)

@@ -56,11 +56,11 @@ def launch_audit(options: AuditOptions, display: Display) -> "pd.DataFrame":
     """
     if options.out.suffix != ".csv":
         raise ConfigError(f"--out is {options.out}, expected a name that ends in .csv")
-    environment.prepare(options.work)
-    from flows.audit import run_audit
-
-    environment.use_threads(options.threads)
     with campaigns.locked(options.work):
+        environment.prepare(options.work)
+        from flows.audit import run_audit
+
+        environment.use_threads(options.threads)
         campaigns.end_orphans(options.work)
         return run_audit(options, display)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from cohort.case import Spacing
 from cohort.errors import DataError, GeometryError, ModelError
 from cohort.volume import Array, Volume
+from sentinel.aggregation import aggregate
 from sentinel.calibration import NOT_CALIBRATED, Calibration
 from sentinel.config import SentinelConfig
 from sentinel.dense import DenseHead, drawn_overlap, halved
@@ -172,6 +173,13 @@ class Sentinel:
             self._index[name] = self._find(name)
         return self._index[name]
 
+    def not_trained_for(self, name: str) -> str:
+        """What to tell about a structure that the sentinel cannot score, with those that it knows."""
+        return (
+            f"This sentinel was not trained for structure {name!r}; it knows {self._known(name)}: correct the "
+            "name, train one for it, or leave the structure out"
+        )
+
     def predict(self, slices: NDArray[np.uint8], structure_index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Predicted DSC of slices that are already cut.
 
@@ -262,10 +270,7 @@ class Sentinel:
     ) -> tuple[str, tuple[int, ...], tuple[int, ...], int]:
         index = self.structure_index(name)
         if index is None:
-            raise ModelError(
-                f"This sentinel was not trained for structure {name!r}; it knows {self._known(name)}: "
-                "correct the name, train one for it, or leave the structure out"
-            )
+            raise ModelError(self.not_trained_for(name))
         check_mask(name, mask, volume)
         start = queue.length
         indices, sizes = queue.add(volume, mask, index)
@@ -313,29 +318,6 @@ class Sentinel:
             slice_scores=tuple(float(score) for score in judged[:, 0]),
             reason=NOT_CALIBRATED if math.isnan(found.lower) else "",
         )
-
-
-def aggregate(judged: NDArray[np.float32], sizes: Sequence[int], aggregation: str) -> float:
-    """A mask's score from what is thought of its slices.
-
-    Args:
-        judged: (N, 3), N at least 1: score, overlap with what was drawn, and size of that, the last two
-            relative to the mask's size in the slice.
-        sizes: voxels of the mask in each slice.
-        aggregation: "mean" of the scores; "area" to weigh each slice by its size; "dense" for the DSC of all
-            slices together with what was drawn.
-
-    >>> judged = np.array([[0.5, 0.5, 1.0], [0.8, 1.0, 1.5]], dtype=np.float32)
-    >>> [round(aggregate(judged, [100, 200], name), 3) for name in ("mean", "area", "dense")]
-    [0.65, 0.7, 0.714]
-    """
-    scores, overlap, drawn = judged.astype(float).T
-    weights = np.asarray(sizes, dtype=float)
-    if aggregation == "dense":
-        return float(2.0 * (weights @ overlap) / (weights @ (1.0 + drawn)))
-    if aggregation == "area":
-        return float(weights @ scores / weights.sum())
-    return math.fsum(scores) / len(scores)
 
 
 def new_dense(config: SentinelConfig) -> DenseHead | None:
