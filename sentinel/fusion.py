@@ -27,7 +27,7 @@ SIGNS: Mapping[str, float] = MappingProxyType(
         "mc_dropout": -1.0,
         "committee": -1.0,
         "volume_deviation": -1.0,
-        "components": -1.0,
+        "stray_share": -1.0,
     }
 )
 """Feature -> whether a higher value means a better mask (1) or a worse one (-1)."""

@@ -176,8 +176,8 @@ class Sentinel:
     def not_trained_for(self, name: str) -> str:
         """What to tell about a structure that the sentinel cannot score, with those that it knows."""
         return (
-            f"This sentinel was not trained for structure {name!r}; it knows {self._known(name)}: correct the "
-            "name, train one for it, or leave the structure out"
+            f"This sentinel was not trained for structure {name!r}; it knows {self._known(name)}: correct "
+            "the name, train one for it, or leave the structure out"
         )
 
     def predict(self, slices: NDArray[np.uint8], structure_index: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -202,14 +202,15 @@ def _described(
         usual = volumes.get(structure.name)
         if usual is not None:
             features["volume_deviation"] = abs(math.log(size * voxel_mm3) - usual.mean) / usual.spread
-        features["components"] = math.log(_components(mask))
+        features["stray_share"] = _stray_share(mask)
         yield (case.case_id, structure.name), features
 
 
-def _components(mask: Array) -> int:
-    """Connected pieces of a mask that is not empty, within its bounding box."""
+def _stray_share(mask: Array) -> float:
+    """Share of the voxels of a mask that is not empty outside of its largest connected piece."""
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return int(ndimage.label(mask[box])[1])
+    sizes = np.bincount(ndimage.label(mask[box])[0].ravel())[1:]
+    return 1.0 - float(sizes.max()) / float(sizes.sum())
 
 
 def _scenes(
