@@ -164,7 +164,8 @@ def fit_calibration(
 
     Per structure: the line is a least-squares fit in which every patient weighs the same. Errors for the
     bounds come from lines that were fitted without the patient concerned (5 folds of patients); their
-    quantile, with every patient weighing the same, is taken at level (1 + 1 / patients).
+    quantile, with every patient weighing the same, is taken at level (1 + 1 / n), where n is the number of
+    masks that would tell as much if they were independent.
 
     Args:
         observations: in any order; those with a NaN are left out.
@@ -193,6 +194,37 @@ def fit_calibration(
     return Calibration(level=level, structures={name: found for name, found in fitted.items() if found})
 
 
+def effective_number(errors: Values, patient: NDArray[np.intp]) -> float:
+    """How many independent masks would tell as much as these, of which those of a patient resemble each other.
+
+    Args:
+        errors: (N,).
+        patient: (N,) index of each one's patient, from 0, every index in use.
+
+    Returns:
+        Between the number of patients and N.
+
+    Source: Kish's design effect, with the intraclass correlation of a one-way analysis of variance.
+
+    >>> patient = np.array([0, 0, 1, 1, 2, 2])
+    >>> effective_number(np.array([1.0, 1.0, 2.0, 2.0, 4.0, 4.0]), patient)
+    3.0
+    >>> effective_number(np.array([1.0, 4.0, 2.0, 3.0, 4.0, 1.0]), patient)
+    6.0
+    """
+    count = np.bincount(patient)
+    masks, patients = len(errors), len(count)
+    if masks == patients or patients < 2:
+        return float(masks)
+    mean = np.bincount(patient, weights=errors) / count
+    between = float(count @ (mean - errors.mean()) ** 2) / (patients - 1)
+    within = float(((errors - mean[patient]) ** 2).sum()) / (masks - patients)
+    size = (masks - float(count @ count) / masks) / (patients - 1)
+    total = between + (size - 1.0) * within
+    alike = min(1.0, max(0.0, (between - within) / total)) if total > 0.0 else 1.0
+    return max(float(patients), masks / (1.0 + (masks / patients - 1.0) * alike))
+
+
 def _order(seen: Observation) -> tuple[str, float, float]:
     return (seen.patient_id, seen.raw, seen.dsc)
 
@@ -211,7 +243,9 @@ def _fit(
     if len(patients) >= min_patients(level):
         fold = rng.permutation(len(patients))[patient] % min(FOLDS, len(patients))
         errors = _errors_of_unseen(raw, dsc, weight, fold)
-        quantile = _quantile(errors, weight, min(1.0, level * (1.0 + 1.0 / len(patients))))
+        quantile = _quantile(
+            errors, weight, min(1.0, level * (1.0 + 1.0 / effective_number(errors, patient)))
+        )
     return StructureCalibration(
         slope=slope, intercept=intercept, quantile=quantile, patients=len(patients), masks=len(raw)
     )
