@@ -195,7 +195,7 @@ def fit_calibration(
 
 
 def effective_number(errors: Values, patient: NDArray[np.intp]) -> float:
-    """How many independent masks would tell as much as these, of which those of a patient resemble each other.
+    """How many independent masks would tell as much as these, of which a patient's resemble each other.
 
     Args:
         errors: (N,).
