@@ -79,7 +79,7 @@ def coverage_figure(path: Path, masks: Sequence[ScoredMask], heading: str, *, le
     )
     axes.invert_yaxis()
     axes.set_xlim(min(0.5, *(f.coverage_low for f in figures.values())) - 0.02, 1.01)
-    axes.set_xlabel(f"share of masks within their bounds; dashed: {level:.0%}, which the bounds aim at")
+    axes.set_xlabel(f"share of masks within their bounds (dashed: {level:.0%}, their aim)")
     axes.grid(alpha=0.25, axis="x")
     axes.set_title(heading, fontsize=9)
     _write(path, figure)

@@ -1,14 +1,16 @@
-"""From raw scores to DSC with bounds: a line per structure, and conformal quantiles of its errors."""
+"""From raw scores to DSC with bounds: a monotone map per structure, and conformal quantiles of its errors."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cohort.errors import ConfigError, ModelError
 from cohort.seeds import generator
+from sentinel.monotone import Knots, Values, along, fit_curve, fit_line
 
 NOT_CALIBRATED = "not calibrated for this structure"
 LEVEL = 0.9
@@ -16,7 +18,7 @@ FOLDS = 5
 MIN_PATIENTS_FOR_LINE = 4
 _SCALE_FLOOR = 0.05
 
-Values = NDArray[np.float64]
+Fit = Callable[[Values, Values, Values], Knots | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +60,14 @@ class StructureCalibration:
     """What calibration learned of one structure.
 
     Args:
-        slope: of the line from raw score to DSC, at least 0.
-        intercept: of that line.
-        quantile: of the errors of the line divided by `error_scale`, at the calibration's level; None where
+        knots: of the monotone map from raw score to DSC, a line or a curve; see `sentinel.monotone`.
+        quantile: of the errors of that map divided by `error_scale`, at the calibration's level; None where
             there were too few patients for it.
         patients: that it was learned from.
         masks: that it was learned from.
     """
 
-    slope: float
-    intercept: float
+    knots: Knots
     quantile: float | None
     patients: int
     masks: int
@@ -75,7 +75,7 @@ class StructureCalibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Lines and quantiles by structure.
+    """Maps and quantiles by structure.
 
     Args:
         level: share of masks whose true DSC should lie within the bounds.
@@ -92,14 +92,14 @@ class Calibration:
             structure: name.
             raw: the estimator's value, NaN where there is none.
 
-        >>> line = StructureCalibration(slope=1.0, intercept=0.0, quantile=None, patients=5, masks=9)
+        >>> line = StructureCalibration(knots=((0.0, 0.0), (1.0, 1.0)), quantile=None, patients=5, masks=9)
         >>> Calibration(structures={"liver": line}).apply("liver", 1.2).predicted_dsc
         1.0
         """
         known = self.structures.get(structure)
         if known is None or math.isnan(raw):
             return Calibrated(reason=NOT_CALIBRATED if known is None else "")
-        value = min(1.0, max(0.0, known.slope * raw + known.intercept))
+        value = float(along(known.knots, np.array([raw]))[0])
         if known.quantile is None:
             return Calibrated(predicted_dsc=value, reason=NOT_CALIBRATED)
         reach = known.quantile * float(error_scale(np.array([value]))[0])
@@ -125,12 +125,17 @@ class Calibration:
                 raise TypeError("'structures' is no mapping")
             return cls(
                 level=float(values["level"]),  # type: ignore[arg-type]
-                structures={name: StructureCalibration(**found) for name, found in structures.items()},
+                structures={name: _structure(found) for name, found in structures.items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"A calibration cannot be read ({error}); expected what Calibration.as_dict wrote"
             ) from error
+
+
+def _structure(values: Mapping[str, Any]) -> StructureCalibration:
+    knots = tuple((float(raw), float(dsc)) for raw, dsc in values["knots"])
+    return StructureCalibration(**{**values, "knots": knots})
 
 
 def error_scale(predicted_dsc: Values) -> Values:
@@ -162,8 +167,9 @@ def fit_calibration(
 ) -> Calibration:
     """Learn lines and bounds from masks that neither the segmenter nor the estimator learned from.
 
-    Per structure: the line is a least-squares fit in which every patient weighs the same. Errors for the
-    bounds come from lines that were fitted without the patient concerned (5 folds of patients); their
+    Per structure: a line by least squares, or the means of bins where these are closer to patients left out;
+    every patient weighs the same. Errors for the bounds come from maps that were fitted without the patient
+    concerned (5 folds of patients); their
     quantile, with every patient weighing the same, is taken at level (1 + 1 / n), where n is the number of
     masks that would tell as much if they were independent.
 
@@ -173,7 +179,7 @@ def fit_calibration(
         seed: of the folds.
 
     Returns:
-        Lines for structures with 4 patients or more, bounds for those with `min_patients(level)` or more.
+        Maps for structures with 4 patients or more, bounds for those with `min_patients(level)` or more.
 
     Raises:
         ConfigError: for a level outside (0, 1).
@@ -238,38 +244,32 @@ def _fit(
     raw = np.array([seen.raw for seen in observations])
     dsc = np.array([seen.dsc for seen in observations])
     weight = 1.0 / np.bincount(patient)[patient]
-    slope, intercept = _line(raw, dsc, weight)
+    fold = rng.permutation(len(patients))[patient] % min(FOLDS, len(patients))
+    fit, errors = _best_map(raw, dsc, weight, fold)
     quantile = None
     if len(patients) >= min_patients(level):
-        fold = rng.permutation(len(patients))[patient] % min(FOLDS, len(patients))
-        errors = _errors_of_unseen(raw, dsc, weight, fold)
-        quantile = _quantile(
-            errors, weight, min(1.0, level * (1.0 + 1.0 / effective_number(errors, patient)))
-        )
-    return StructureCalibration(
-        slope=slope, intercept=intercept, quantile=quantile, patients=len(patients), masks=len(raw)
-    )
+        share = level * (1.0 + 1.0 / effective_number(errors, patient))
+        quantile = _quantile(errors, weight, min(1.0, share))
+    knots = fit(raw, dsc, weight) or fit_line(raw, dsc, weight)
+    return StructureCalibration(knots=knots, quantile=quantile, patients=len(patients), masks=len(raw))
 
 
-def _line(raw: Values, dsc: Values, weight: Values) -> tuple[float, float]:
-    share = weight / weight.sum()
-    raw_mean, dsc_mean = float(share @ raw), float(share @ dsc)
-    variance = float(share @ (raw - raw_mean) ** 2)
-    slope = 0.0
-    if variance > 1e-12:
-        slope = max(0.0, float(share @ ((raw - raw_mean) * (dsc - dsc_mean))) / variance)
-    return slope, dsc_mean - slope * raw_mean
-
-
-def _errors_of_unseen(raw: Values, dsc: Values, weight: Values, fold: NDArray[np.intp]) -> Values:
-    """Errors over their scale, each from a line that did not see the patient."""
-    errors = np.zeros_like(raw)
-    for number in np.unique(fold):
-        out = fold == number
-        slope, intercept = _line(raw[~out], dsc[~out], weight[~out])
-        value = np.clip(slope * raw[out] + intercept, 0.0, 1.0)
-        errors[out] = np.abs(value - dsc[out]) / error_scale(value)
-    return errors
+def _best_map(raw: Values, dsc: Values, weight: Values, fold: NDArray[np.intp]) -> tuple[Fit, Values]:
+    """The curve where it is closer to patients left out than the line, and its scaled errors there."""
+    found: list[tuple[float, Fit, Values]] = []
+    for fit in (fit_line, fit_curve):
+        values = np.empty_like(raw)
+        for number in np.unique(fold):
+            out = fold == number
+            knots = fit(raw[~out], dsc[~out], weight[~out])
+            if knots is None:
+                break
+            values[out] = along(knots, raw[out])
+        else:
+            distance = float(weight @ (values - dsc) ** 2)
+            found.append((distance, fit, np.abs(values - dsc) / error_scale(values)))
+    _, best, errors = min(found, key=lambda each: each[0])
+    return best, errors
 
 
 def _quantile(values: Values, weight: Values, level: float) -> float:

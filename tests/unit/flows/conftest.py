@@ -50,7 +50,7 @@ def make_sentinel() -> Callable[..., Sentinel]:
         config = SentinelConfig(
             image_size=32, margin=3.0, intensity=intensity, precision="float32", device="cpu"
         )
-        line = StructureCalibration(slope=1.0, intercept=0.5, quantile=0.1, patients=9, masks=9)
+        line = StructureCalibration(knots=((0.0, 0.5), (1.0, 1.5)), quantile=0.1, patients=9, masks=9)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return Sentinel(

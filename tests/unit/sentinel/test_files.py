@@ -25,8 +25,8 @@ AFFINE = np.array([[-0.5, 0, 0, 7.0], [0, 1.0, 0, -3.0], [0, 0, 3.0, 11.0], [0, 
 CALIBRATION = Calibration(
     level=0.8,
     structures={
-        "liver": StructureCalibration(slope=0.7, intercept=0.2, quantile=0.31, patients=20, masks=80),
-        "spleen": StructureCalibration(slope=0.5, intercept=0.1, quantile=None, patients=3, masks=9),
+        "liver": StructureCalibration(knots=((0.0, 0.2), (1.0, 0.9)), quantile=0.31, patients=20, masks=80),
+        "spleen": StructureCalibration(knots=((0.0, 0.1), (1.0, 0.6)), quantile=None, patients=3, masks=9),
     },
 )
 Edit = Callable[[dict[str, object]], object]
@@ -86,7 +86,7 @@ class TestOurs:
             (lambda about: about.pop("calibration"), "'calibration'"),
             (lambda about: about["calibration"].pop("level"), "A calibration cannot be read"),
             (
-                lambda about: about["calibration"]["structures"]["liver"].pop("slope"),
+                lambda about: about["calibration"]["structures"]["liver"].pop("knots"),
                 "A calibration cannot be read",
             ),
             (lambda about: about["config"].update(image_size=8), "image_size is 8, expected at least 32"),

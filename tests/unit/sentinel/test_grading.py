@@ -135,7 +135,7 @@ def test_an_empty_reference_has_no_dsc_and_is_left_out(
 
 def test_a_calibrated_sentinel_gives_bounds(graded: Graded, structures: Structures) -> None:
     sentinel = make_sentinel()
-    line = StructureCalibration(slope=0.0, intercept=0.5, quantile=0.2, patients=20, masks=40)
+    line = StructureCalibration(knots=((0.0, 0.5), (1.0, 0.5)), quantile=0.2, patients=20, masks=40)
     sentinel.calibration = Calibration(structures={"liver": line})
     liver, spleen = score_graded(graded(cases=1, sources=1), structures, sentinel)
     assert (liver.predicted_dsc, liver.lower, liver.upper) == pytest.approx((0.5, 0.39, 0.61))

@@ -39,7 +39,7 @@ OVERALL = Figures(
 
 def learned(quantile: float | None, patients: int) -> StructureCalibration:
     return StructureCalibration(
-        slope=1.0, intercept=0.0, quantile=quantile, patients=patients, masks=4 * patients
+        knots=((0.0, 0.0), (1.0, 1.0)), quantile=quantile, patients=patients, masks=4 * patients
     )
 
 

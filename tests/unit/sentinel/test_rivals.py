@@ -63,7 +63,7 @@ class TestScores:
         assert [math.isnan(value) for value in (found.predicted_dsc, found.lower, found.upper)] == [True] * 3
 
     def test_calibrated_by_structure(self) -> None:
-        line = StructureCalibration(slope=2.0, intercept=1.0, quantile=0.2, patients=20, masks=40)
+        line = StructureCalibration(knots=((0.0, 1.0), (1.0, 3.0)), quantile=0.2, patients=20, masks=40)
         calibration = Calibration(structures={"liver": line})
         liver, missing, spleen = rival_scores(
             [own("a"), own("b"), own("a", "spleen")],
