@@ -297,13 +297,13 @@ def true_dsc(prediction: Prediction, case: Case, dataset: Dataset) -> dict[str, 
     return dsc_per_structure(read_label_map(prediction.mask).array, reference, asked)
 
 
-def per_case(table: pd.DataFrame) -> pd.DataFrame:
+def per_case(table: pd.DataFrame, estimators: Sequence[str] = ESTIMATORS) -> pd.DataFrame:
     """Means over the structures of each case, relative to what is usual for the structure.
 
     Where not every case has every structure, a plain mean would say which structures a case has. So DSC and
     values are taken relative to the mean of their structure among all masks.
     """
-    values = ["dsc", *(f"{name}_raw" for name in ESTIMATORS)]
+    values = ["dsc", *(f"{name}_raw" for name in estimators)]
     centred = table[values] - table.groupby(["seed", "structure"])[values].transform("mean")
     return pd.concat([table[["seed", "case_id"]], centred], axis=1).groupby(["seed", "case_id"]).mean()
 
