@@ -22,7 +22,7 @@ from cohort.volume import read_label_map
 from flows.data import read_dataset
 from flows.environment import use_threads
 from flows.sentinel_config import SentinelTrainingConfig, load_sentinel_training
-from flows.sentinel_training import split_cases
+from flows.sentinel_split import split_cases
 from segmenters.checkpoints import load_checkpoint
 from segmenters.torch_segmenter import TorchSegmenter
 

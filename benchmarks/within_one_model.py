@@ -98,9 +98,7 @@ class Measurement:
             self._cross_fit(repeat)
         sentinels = self._sentinels()
         structures = self.dataset.structures
-        rows = fusion_rows(
-            self._cross_fitted(), structures, sentinels, usual_volumes(self.learning, structures)
-        )
+        rows = fusion_rows(self._cross_fitted(), structures, sentinels, self.learning)
         fusion = fit_fusion(rows)
         learned = pd.DataFrame([flat(Known(case_id=row.patient_id, row=row)) for row in rows])
         write_bytes(self.folder / "learned.csv", learned.to_csv(index=False).encode())

@@ -34,6 +34,7 @@ from flows.annotators.oracle import Oracle
 from flows.campaign import Campaign
 from flows.config import ActiveLearningConfig, as_dict, config_sha256
 from flows.environment import code_version, use_threads
+from flows.estimator_stages import score_pool
 from flows.progress import Display
 from flows.round_stages import RoundStages
 from flows.stages import file_sha256, json_sha256
@@ -150,7 +151,7 @@ class Loop:
         if not pool:
             return self._finish("the pool is empty")
         predictions = stages.segment("pool", pool, stages.train())
-        scores = stages.score(pool, predictions)
+        scores = score_pool(stages, pool, predictions)
         if self.campaign.event("selection", number) is None:
             self._select(stages, pool, predictions, scores)
         return self._annotate(stages, predictions, scores)

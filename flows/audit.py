@@ -57,13 +57,14 @@ def run_audit(options: AuditOptions, display: Display) -> pd.DataFrame:
     parts = run(options, dataset, sentinel, display)
     table = worst_first(pd.concat([_read_rows(part / ROWS) for part in parts], ignore_index=True))
     about = _about(options, dataset, sentinel, table, time.monotonic() - started)
+    _write(options.out, table, about)
     with display.step("draw the worst masks") as report:
         overlays = _overlays(table, dataset, sentinel, options.worst, report)
     groups = []
     if metadata is not None and columns:
-        joined = table.merge(metadata[list(columns)], left_on="case_id", right_index=True, how="left")
+        scores = table[["case_id", "structure", "predicted_dsc"]]
+        joined = scores.merge(metadata[list(columns)], left_on="case_id", right_index=True, how="left")
         groups = [compare_groups(joined, column) for column in columns]
-    _write(options.out, table, about)
     title = f"Audit of {dataset.name}"
     shown = {name: str(value) for name, value in about.items()}
     write_page(
@@ -73,6 +74,7 @@ def run_audit(options: AuditOptions, display: Display) -> pd.DataFrame:
         table=table,
         overlays=overlays,
         groups=groups,
+        level=sentinel.calibration.level,
     )
     return table
 
@@ -162,6 +164,11 @@ def _group_columns(metadata: pd.DataFrame | None, asked: Sequence[str]) -> tuple
         raise DataError(
             f"The metadata has no column {missing[0]!r}; it has {', '.join(map(str, metadata.columns))}"
         )
+    taken = [name for name in asked if name in {"case_id", "structure", "predicted_dsc"}]
+    if taken:
+        raise DataError(
+            f"The metadata cannot be grouped by {taken[0]!r}, a column of the scores; give it another name"
+        )
     usual = [str(name) for name in metadata.columns if str(name).lower() in GROUPED_BY_DEFAULT]
     return tuple(dict.fromkeys(asked)) or tuple(usual)
 
@@ -175,7 +182,9 @@ def _about(
 ) -> dict[str, object]:
     return {
         "data set": dataset.name,
-        "data set files sha256": json_sha256([_fingerprint(case) for case in dataset.cases]),
+        "sha256 of the files' paths, sizes and times": json_sha256(
+            [_fingerprint(case) for case in dataset.cases]
+        ),
         "layout": options.layout,
         "masks": "of the data set" if options.masks is None else str(options.masks),
         "weights": options.weights.name,
@@ -187,7 +196,7 @@ def _about(
         "masks in all": len(table),
         "masks scored": int(table["predicted_dsc"].notna().sum()),
         "slices": int(table["n_slices"].sum()),
-        "seconds": round(seconds, 1),
+        "seconds of this start": round(seconds, 1),
     }
 
 

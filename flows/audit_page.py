@@ -115,6 +115,7 @@ def write_page(
     table: pd.DataFrame,
     overlays: Sequence[Overlay],
     groups: Sequence[Sequence[GroupComparison]],
+    level: float,
 ) -> None:
     """Write the page, atomically.
 
@@ -125,6 +126,7 @@ def write_page(
         table: a row per mask, worst first.
         overlays: pictures of the worst.
         groups: comparisons, one sequence per column of the metadata.
+        level: share of masks whose true DSC the bounds should hold.
     """
     scored = table[table["predicted_dsc"].notna()]
     missing = table[table["predicted_dsc"].isna()]
@@ -134,7 +136,8 @@ def write_page(
         "Predicted DSC says how well a mask would agree with a careful annotation; the lowest are worth a "
         "look first. "
         + (
-            "Bounds hold the true DSC of nine masks in ten on data like those that calibrated the sentinel."
+            f"Bounds, which {calibrated} of {len(scored)} masks have, should hold the true DSC of "
+            f"{level:.0%} of masks like those that calibrated the sentinel."
             if calibrated
             else "The sentinel is not calibrated for these structures: values rank masks and are not bounds."
         )

@@ -61,7 +61,7 @@ def score_cases(cases: Sequence[MaskCase], sentinel: Sentinel, report: Report | 
     Returns:
         One row per mask, in the order of cases and their masks.
     """
-    rows: list[Audited | None] = []
+    rows: list[Audited] = []
     asked: list[int] = []
 
     def scenes() -> Iterator[CaseMasks]:
@@ -77,14 +77,12 @@ def score_cases(cases: Sequence[MaskCase], sentinel: Sentinel, report: Report | 
     total = sum(len(case.masks) for case in cases)
     for done, scores in enumerate(sentinel.score_stream(scenes())):
         place = asked[done]
-        row = rows[place]
-        if row is not None:
-            rows[place] = _scored(row.case_id, scores[0])
+        rows[place] = _scored(rows[place].case_id, scores[0])
         if report is not None:
             report(place + 1, total, {})
     if report is not None:
         report(total, total, {})
-    return [row for row in rows if row is not None]
+    return rows
 
 
 def voxels_of(labels: Volume, mask: MaskFile) -> Mask:

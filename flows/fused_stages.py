@@ -1,23 +1,18 @@
 """The stages of a round that fit the fused estimator: partial sentinels, a committee, and the fusion."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cohort.case import Case
 from cohort.records import GradedMask, Prediction
 from cohort.seeds import derive_seed
 from flows import tasks
+from flows.round_stages import CrossFit, RoundStages
 from flows.stages import file_sha256, json_sha256, run_stage, write_json
 from segmenters.committee import with_committee
-from sentinel.fused_fitting import CrossFittedMask, PartialSentinel, patients_left_out, usual_volumes
+from sentinel.fused_fitting import CrossFittedMask, PartialSentinel, patients_left_out
 from sentinel.scoring import Sentinel
-
-if TYPE_CHECKING:
-    from flows.round_stages import CrossFit, RoundStages
 
 FUSED_FILE = "fused.json"
 
@@ -69,10 +64,10 @@ class FusedStages:
                 PartialSentinel(left_out=patients, sentinel=Sentinel.load(path))
                 for patients, path in zip(left_out, weights, strict=True)
             ]
-            volumes = usual_volumes(self.round.training_set(), self.round.structures)
+            cases = self.round.training_set()
             with self.round.step("fit the fused estimator") as report:
                 fitted = tasks.fit_fused(
-                    masks, self.round.structures, partial, volumes, seed=seed, report=report
+                    masks, self.round.structures, partial, cases, seed=seed, report=report
                 )
             write_json(folder / FUSED_FILE, fitted.as_dict())
 

@@ -15,6 +15,7 @@ from flows.campaign import Campaign
 from flows.config import ActiveLearningConfig, DataModel
 from flows.progress import Display
 from flows.sentinel_config import SentinelTrainingConfig
+from flows.sentinel_split import split_cases
 from sentinel.training import trainable_embeddings
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def launch_sentinel_training(config: SentinelTrainingConfig, display: Display) -
         fingerprints = dict(data.fingerprints(dataset.cases))
         campaigns.end_orphans(config.folder)
         environment.prepare(config.root)
-        from flows.sentinel_training import SentinelTraining, split_cases, train_sentinel_flow
+        from flows.sentinel_training import SentinelTraining, train_sentinel_flow
 
         split = split_cases(
             dataset,

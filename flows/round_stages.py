@@ -7,20 +7,17 @@ from pathlib import Path
 
 from cohort.annotation import Annotation
 from cohort.case import Case, Structure
-from cohort.records import Checkpoint, GradedMask, Prediction, QualityScore, TrainingCase
+from cohort.records import Checkpoint, GradedMask, Prediction, TrainingCase
 from cohort.seeds import derive_seed
 from flows import rounds, tasks
 from flows.config import ActiveLearningConfig
 from flows.data import Cohort
-from flows.fused_stages import FusedStages
 from flows.progress import Display, recorded
 from flows.segmenter_stages import CURVES, SegmenterStages
-from flows.stages import file_sha256, json_sha256, read_json, run_stage, write_json
+from flows.stages import file_sha256, run_stage, write_json
 from segmenters.base import Report
 from segmenters.evaluation import StructureResult
-from sentinel.estimators.fused import FusedEstimator
-from sentinel.estimators.registry import Learned, build_estimator, estimator_entry
-from sentinel.scoring import Sentinel
+from sentinel.estimators.registry import estimator_entry
 
 SENTINEL_FILE = "sentinel.safetensors"
 
@@ -92,7 +89,7 @@ class RoundStages:
 
     def segment(self, what: str, cases: Sequence[Case], checkpoint: Checkpoint) -> tuple[Prediction, ...]:
         """Label maps of cases that the checkpoint has not learned from, seen without their references."""
-        kinds = self._estimator_needs() if what == "pool" else ()
+        kinds = self.estimator_needs() if what == "pool" else ()
         return self.segmenter.predict(f"segment-{what}", [case.view() for case in cases], checkpoint, kinds)
 
     def evaluate(
@@ -164,38 +161,8 @@ class RoundStages:
 
         return run_stage(self.folder, name, inputs, make) / SENTINEL_FILE
 
-    def score(self, cases: Sequence[Case], predictions: Sequence[Prediction]) -> tuple[QualityScore, ...]:
-        """The estimator's scores of the pool's masks; nothing for a strategy that needs none."""
-        name = self.config.estimator_name
-        if name is None or not cases:
-            return ()
-        learns = estimator_entry(name).learns
-        learned: tuple[Path, ...] = ()
-        if learns == "sentinel":
-            graded = [mask for fit in self.cross_fit() for mask in fit.graded]
-            learned = (self.train_sentinel(graded),)
-        elif learns == "fused":
-            fused = FusedStages(round=self)
-            fits = self.cross_fit(self._estimator_needs())
-            learned, predictions = fused.fit(fits), fused.with_members(cases, predictions, fits)
-        inputs = {
-            "estimator": name,
-            "learned": [file_sha256(path) for path in learned],
-            "masks": {p.case_id: [file_sha256(p.mask), json_sha256(p.uncertainty)] for p in predictions},
-            "images": {case.case_id: self.fingerprints[case.case_id] for case in cases},
-            "structures": [asdict(structure) for structure in self.structures],
-        }
-
-        def make(folder: Path) -> None:
-            estimator = build_estimator(name, _load(learns, learned))
-            views = [case.view() for case in cases]
-            with self.step("score the pool") as report:
-                scores = tasks.score(estimator, views, predictions, self.structures, report=report)
-            rounds.write_table(folder / rounds.SCORES, scores)
-
-        return rounds.read_scores(run_stage(self.folder, "score", inputs, make) / rounds.SCORES)
-
-    def _estimator_needs(self) -> tuple[str, ...]:
+    def estimator_needs(self) -> tuple[str, ...]:
+        """Kinds of uncertainty that the estimator reads."""
         name = self.config.estimator_name
         return tuple(sorted(estimator_entry(name).needs)) if name else ()
 
@@ -247,10 +214,3 @@ class RoundStages:
 def _again(repeat: int) -> tuple[int, ...]:
     """What tells the seed of another split of the labelled cases from that of the first."""
     return (repeat,) if repeat else ()
-
-
-def _load(learns: str, files: Sequence[Path]) -> Learned:
-    """What an estimator learned, from its files."""
-    if learns == "fused":
-        return FusedEstimator.from_dict(read_json(files[0]), [Sentinel.load(path) for path in files[1:]])
-    return Sentinel.load(files[0]) if files else None

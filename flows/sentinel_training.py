@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from cohort.case import Case, Dataset
 from cohort.errors import ConfigError
 from cohort.records import Checkpoint, GradedMask, Prediction, TrainingCase
-from cohort.seeds import derive_seed, generator
+from cohort.seeds import derive_seed
 from flows import campaign as campaigns
 from flows import tasks
 from flows.config import as_dict, config_sha256
@@ -22,6 +22,7 @@ from flows.rounds import folds
 from flows.segmenter_stages import CURVES, SegmenterStages
 from flows.sentinel_config import GradedMasksModel, SentinelTrainingConfig, UnseenModel
 from flows.sentinel_report import Tested, write_report
+from flows.sentinel_split import Split
 from flows.stages import file_sha256, json_sha256, read_json, run_stage, write_json
 from segmenters.base import Report
 from segmenters.config import SegmenterConfig
@@ -34,51 +35,6 @@ from sentinel.scoring import Sentinel
 SENTINEL_FILE = "sentinel.safetensors"
 RIVALS = ("entropy", "inconsistency")
 _SCORED = "scored.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """Ids of cases, patients apart."""
-
-    train: tuple[str, ...]
-    calibrate: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-def split_cases(
-    dataset: Dataset, test: Sequence[str], *, calibration: int, training: int | None, seed: int
-) -> Split:
-    """Split a data set by patient.
-
-    Args:
-        dataset: all cases; those without a reference take no part.
-        test: ids of the held-out cases.
-        calibration: patients that calibrate.
-        training: patients that train, None for all that are left.
-        seed: of the choice.
-
-    Raises:
-        ConfigError: if fewer patients are left than asked for, or fewer than 2 would train.
-    """
-    held_out = {dataset.by_id[case_id].patient_id for case_id in test}
-    usable = [
-        case for case in dataset.cases if case.reference is not None and case.patient_id not in held_out
-    ]
-    patients = sorted({case.patient_id for case in usable})
-    wanted = len(patients) - calibration if training is None else training
-    if wanted < 2 or wanted + calibration > len(patients):
-        raise ConfigError(
-            f"{len(patients)} patients with references are not held out, but {calibration} shall calibrate "
-            f"and {'at least 2' if training is None else training} train; lower split.calibration_patients, "
-            "split.training_patients or data.held_out_cases"
-        )
-    order = [patients[int(i)] for i in generator(seed, "sentinel", "split").permutation(len(patients))]
-    calibrating, learning = set(order[:calibration]), set(order[calibration : calibration + wanted])
-    return Split(
-        train=tuple(case.case_id for case in usable if case.patient_id in learning),
-        calibrate=tuple(case.case_id for case in usable if case.patient_id in calibrating),
-        test=tuple(test),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +168,19 @@ class SentinelTraining:
         graded = [mask for found in predicted for mask in found.graded]
         inputs = {
             "sentinel": sentinel.training_sha256,
+            "config": asdict(sentinel.config),
             "calibration": sentinel.calibration.as_dict(),
-            "masks": [[mask.case_id, mask.source, file_sha256(mask.mask)] for mask in graded],
+            "masks": [
+                [
+                    mask.case_id,
+                    mask.source,
+                    file_sha256(mask.mask),
+                    self.fingerprints[mask.case_id],
+                    sorted(mask.evaluated),
+                ]
+                for mask in graded
+            ],
+            "structures": [asdict(structure) for structure in self.dataset.structures],
             "group": group,
         }
 
@@ -285,7 +252,9 @@ class SentinelTraining:
         found = {}
         for name, (before, now) in values.items():
             calibration = fit_calibration(
-                observations(rival_scores(calibrating.scored, before)), level=self.config.level
+                observations(rival_scores(calibrating.scored, before)),
+                level=self.config.level,
+                seed=derive_seed(self.config.seed, "calibration"),
             )
             found[name] = rival_scores(scored, now, calibration)
         return found
@@ -347,7 +316,7 @@ class Calibrating:
 
 
 def calibrated(sentinel: Sentinel, known: Sequence[ScoredMask], config: SentinelTrainingConfig) -> Sentinel:
-    """Give a sentinel its calibration from masks of patients that it never learned from."""
+    """The same sentinel, which from now on has its calibration from patients that it never learned from."""
     sentinel.calibration = fit_calibration(
         observations(known), level=config.level, seed=derive_seed(config.seed, "calibration")
     )

@@ -95,14 +95,16 @@ def _log_sentinel(
         KIND: "sentinel",
         "sentinel_sha256": about["sentinel sha256"],
         "config_sha256": about["config sha256"],  # another test of the same sentinel is another run
+        "dataset_sha256": about["data set sha256"],
     }
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    if client.search_runs([experiment], f"{query} and tags.`{COMPLETE}` = 'yes'", max_results=1):
+    begun = client.search_runs([experiment], query, max_results=1)
+    if begun and begun[0].data.tags.get(COMPLETE) == "yes":
         return
     more = {_metric_name(name): value for name, value in about.items()}
-    run = client.create_run(
-        experiment, tags={**tags, **more, "mlflow.note.content": note}, run_name=config.name
-    )
+    run = begun[0] if begun else client.create_run(experiment, tags=tags, run_name=config.name)
+    for name, value in {**more, "mlflow.note.content": note}.items():
+        client.set_tag(run.info.run_id, name, value)
     run_id, at = str(run.info.run_id), int(time.time() * 1000)
     settings = sorted(flatten(config.model_dump(mode="json")).items())
     client.log_batch(run_id, params=[Param(_metric_name(key), str(value)[:500]) for key, value in settings])

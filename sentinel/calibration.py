@@ -210,7 +210,8 @@ def effective_number(errors: Values, patient: NDArray[np.intp]) -> float:
     Returns:
         Between the number of patients and N.
 
-    Source: Kish's design effect, with the intraclass correlation of a one-way analysis of variance.
+    Source: variance of a mean in which every patient weighs the same, relative to that of one mask, with the
+        intraclass correlation of a one-way analysis of variance.
 
     >>> patient = np.array([0, 0, 1, 1, 2, 2])
     >>> effective_number(np.array([1.0, 1.0, 2.0, 2.0, 4.0, 4.0]), patient)
@@ -228,7 +229,7 @@ def effective_number(errors: Values, patient: NDArray[np.intp]) -> float:
     size = (masks - float(count @ count) / masks) / (patients - 1)
     total = between + (size - 1.0) * within
     alike = min(1.0, max(0.0, (between - within) / total)) if total > 0.0 else 1.0
-    return max(float(patients), masks / (1.0 + (masks / patients - 1.0) * alike))
+    return patients / float(np.mean(alike + (1.0 - alike) / count))
 
 
 def _order(seen: Observation) -> tuple[str, float, float]:

@@ -16,6 +16,7 @@ from sentinel.vision import BACKBONES
 WIDTH = 48
 _STEM = 64
 _SMOOTHING = 1.0
+_SMALLEST = 0.5
 
 
 class DenseHead(nn.Module):
@@ -82,11 +83,13 @@ def drawn_overlap(logits: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         logits: (N, H, W).
-        mask: (N, H, W), shares of foreground in [0, 1], not empty.
+        mask: (N, H, W), shares of foreground in [0, 1].
 
     Returns:
-        (N, 2): overlap and size of what was drawn, both divided by the size of the mask.
+        (N, 2): overlap and size of what was drawn, both divided by the size of the mask; NaN for a mask of
+        less than half a pixel, which is too small to compare with.
     """
     prob = torch.sigmoid(logits)
-    size = mask.sum(dim=(1, 2)).clamp(min=1e-6)
+    size = mask.sum(dim=(1, 2))
+    size = torch.where(size < _SMALLEST, torch.nan, size)
     return torch.stack([(prob * mask).sum(dim=(1, 2)) / size, prob.sum(dim=(1, 2)) / size], dim=1)

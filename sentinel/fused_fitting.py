@@ -1,7 +1,7 @@
 """Fits the fused estimator on cross-fitted masks of labelled cases; no part judges what it learned from."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,8 @@ class CrossFittedMask:
     """A label map of a labelled case by a model that did not learn from it.
 
     Args:
-        graded: the label map beside its reference; masks of one `source` are compared with each other.
+        graded: the label map beside its reference; masks of one `source`, of the same split of the labelled
+            cases, are compared with each other.
         view: of the case.
         prediction: the same label map with its uncertainty.
     """
@@ -85,10 +86,17 @@ def fusion_rows(
     masks: Sequence[CrossFittedMask],
     structures: Sequence[Structure],
     sentinels: Sequence[PartialSentinel],
-    volumes: Mapping[str, VolumeRange],
+    cases: Sequence[TrainingCase],
     report: Report | None = None,
 ) -> tuple[FusionRow, ...]:
-    """Cross-fitted masks with what is known of them, by sentinels that did not learn from their patients.
+    """Cross-fitted masks with what is known of them from other patients alone.
+
+    Args:
+        masks: of labelled cases.
+        structures: of the label maps.
+        sentinels: each judges the masks of the patients that it left out.
+        cases: labelled, for how large structures usually are in other patients.
+        report: told of the parts done.
 
     Raises:
         DataError, GeometryError: for a file that is missing, broken or on another grid.
@@ -96,6 +104,7 @@ def fusion_rows(
     rows: list[FusionRow] = []
     sources = sorted({mask.graded.source for mask in masks})
     for done, (part, source) in enumerate(((p, s) for p in sentinels for s in sources), start=1):
+        volumes = usual_volumes([c for c in cases if c.patient_id not in part.left_out], structures)
         own = [m for m in masks if m.graded.source == source and m.graded.patient_id in part.left_out]
         known = evidence(
             [mask.view for mask in own],
@@ -126,7 +135,7 @@ def fit_fused(
     masks: Sequence[CrossFittedMask],
     structures: Sequence[Structure],
     sentinels: Sequence[PartialSentinel],
-    volumes: Mapping[str, VolumeRange],
+    cases: Sequence[TrainingCase],
     *,
     level: float = LEVEL,
     seed: int = 0,
@@ -138,7 +147,7 @@ def fit_fused(
         masks: of labelled cases by models that did not learn from them.
         structures: of the label maps.
         sentinels: each judges the masks of the patients that it left out; all of them judge new masks.
-        volumes: structure -> its usual volume.
+        cases: labelled, for how large structures usually are.
         level: of the bounds.
         seed: of the folds.
         report: told of the parts done.
@@ -147,7 +156,7 @@ def fit_fused(
         DataError, GeometryError: for a file that is missing, broken or on another grid.
         ModelError: for too few masks or patients.
     """
-    rows = fusion_rows(masks, structures, sentinels, volumes, report)
+    rows = fusion_rows(masks, structures, sentinels, cases, report)
     values = cross_validated(rows)
     observed = [
         Observation(patient_id=row.patient_id, structure=row.structure, raw=value, dsc=row.dsc)
@@ -156,7 +165,7 @@ def fit_fused(
     return FusedEstimator(
         fusion=fit_fusion(rows),
         sentinels=tuple(part.sentinel for part in sentinels),
-        volumes=volumes,
+        volumes=usual_volumes(cases, structures),
         calibration=fit_calibration(observed, level=level, seed=seed),
     )
 

@@ -44,7 +44,7 @@ class FusionRow:
     Args:
         patient_id: whose; cross-validation keeps patients together.
         structure: name.
-        source: what made the mask; only differences between masks of one source teach the weights.
+        source: the kind of model that made the mask; only differences between masks of one source teach.
         features: of `SIGNS`, by name; NaN, or not there, where unknown.
         dsc: measured, in [0, 1].
     """
@@ -100,20 +100,14 @@ class Fusion:
             raise ModelError(f"A fusion cannot be read ({error}); fit it again") from error
 
     def predict(self, structure: str, features: Mapping[str, float]) -> float:
-        """DSC of a mask, not clamped; a feature that is missing counts as average.
+        """DSC of a mask, not clamped.
 
-        Raises:
-            ModelError: for a structure that no row was of.
+        A feature that is missing counts as average. A structure that no row was of, since no cross-fitted
+        segmenter found it, counts as an average structure.
         """
-        if structure not in self.intercepts:
-            raise ModelError(
-                f"The fused estimator has no cross-fitted mask of {structure!r} to learn from; it knows "
-                f"{', '.join(sorted(self.intercepts))}"
-            )
-        value = self.intercepts[structure]
-        for name, mean, scale, weight in zip(
-            self.names, self.means[structure], self.scales, self.weights, strict=True
-        ):
+        value = self.intercepts.get(structure, math.fsum(self.intercepts.values()) / len(self.intercepts))
+        means = self.means.get(structure) or tuple(np.mean(list(self.means.values()), axis=0).tolist())
+        for name, mean, scale, weight in zip(self.names, means, self.scales, self.weights, strict=True):
             found = features.get(name, math.nan)
             if not math.isnan(found):
                 value += weight * (found - mean) / scale
@@ -174,25 +168,26 @@ def cross_validated(rows: Sequence[FusionRow]) -> list[float]:
         rows: in any order.
 
     Returns:
-        One value per row, in order.
-
-    Raises:
-        ModelError: as `fit_fusion`.
+        One value per row, in order; NaN where too little is left to fit one, or the rest has no mask of the
+        structure.
     """
     patients = sorted({row.patient_id for row in rows})
     fold = {patient: number % min(_FOLDS, len(patients)) for number, patient in enumerate(patients)}
-    whole = fit_fusion(rows)
-    fits = {k: _fit_without(rows, fold, k, whole) for k in sorted(set(fold.values()))}
-    return [fits[fold[row.patient_id]].predict(row.structure, row.features) for row in rows]
+    fits = {k: _fit_without(rows, fold, k) for k in sorted(set(fold.values()))}
+    values = []
+    for row in rows:
+        fit = fits[fold[row.patient_id]]
+        known = fit is not None and row.structure in fit.intercepts
+        values.append(fit.predict(row.structure, row.features) if fit is not None and known else math.nan)
+    return values
 
 
-def _fit_without(rows: Sequence[FusionRow], fold: Mapping[str, int], left_out: int, whole: Fusion) -> Fusion:
-    """A fusion without a fold; the whole one where too little is left, or a structure is only in the fold."""
+def _fit_without(rows: Sequence[FusionRow], fold: Mapping[str, int], left_out: int) -> Fusion | None:
+    """A fusion without a fold, None where too little is left."""
     kept = [row for row in rows if fold[row.patient_id] != left_out]
     if len(kept) < _MIN_ROWS or len({row.patient_id for row in kept}) < _MIN_PATIENTS:
-        return whole
-    found = fit_fusion(kept)
-    return found if found.intercepts.keys() == whole.intercepts.keys() else whole
+        return None
+    return fit_fusion(kept)
 
 
 def _ridge(features: Values, target: Values, alpha: float) -> Values:

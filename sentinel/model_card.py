@@ -160,6 +160,8 @@ def _settings(sentinel: Sentinel) -> list[tuple[str, str]]:
         "margin_unit",
         "orientation",
         "max_slices",
+        "aggregation",
+        "dense_weight",
         "steps",
     )
     settings = asdict(sentinel.config)

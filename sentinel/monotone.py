@@ -13,6 +13,7 @@ Knots = tuple[tuple[float, float], ...]
 MASKS_PER_BIN = 15
 MAX_BINS = 12
 MIN_BINS = 4
+_DIGITS = 6
 
 
 def fit_line(raw: Values, dsc: Values, weight: Values) -> Knots:
@@ -46,15 +47,15 @@ def fit_curve(raw: Values, dsc: Values, weight: Values) -> Knots | None:
     bins = min(MAX_BINS, len(raw) // MASKS_PER_BIN)
     if bins < MIN_BINS:
         return None
-    order = np.argsort(raw, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    total = np.array([weight[part].sum() for part in parts])
-    centre = np.array([weight[part] @ raw[part] for part in parts]) / total
-    mean = np.array([weight[part] @ dsc[part] for part in parts]) / total
-    centre, first = np.unique(centre, return_index=True)
-    if len(centre) < MIN_BINS:
+    _, value, count = np.unique(np.round(raw, _DIGITS), return_inverse=True, return_counts=True)
+    before = np.cumsum(count) - count  # equal scores share a bin
+    found, place = np.unique((before * bins // len(raw))[value], return_inverse=True)
+    if len(found) < MIN_BINS:
         return None
-    risen = IsotonicRegression().fit_transform(centre, mean[first], sample_weight=total[first])
+    total = np.bincount(place, weights=weight)
+    centre = np.bincount(place, weights=weight * raw) / total
+    mean = np.bincount(place, weights=weight * dsc) / total
+    risen = IsotonicRegression().fit_transform(centre, mean, sample_weight=total)
     return tuple(zip(centre.tolist(), np.asarray(risen, dtype=float).tolist(), strict=True))
 
 

@@ -17,7 +17,7 @@ Judge = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]
 
 JUDGEMENTS = 3
 """Of a slice: its score; the overlap with what the dense head drew, and the size of that, as in
-`sentinel.dense.drawn_overlap`; NaN without a dense head."""
+`sentinel.dense.drawn_overlap`; these two are NaN without a dense head."""
 
 DARKEST_TISSUE_HU = -150.0
 """Every CT that is not cropped to the inside of an organ has a darker voxel: air, or the rim of fat."""

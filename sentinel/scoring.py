@@ -38,7 +38,8 @@ class MaskScore:
         structure: name, as it was asked for.
         predicted_dsc: calibrated and in [0, 1] where the sentinel is calibrated for the structure, else
             `raw`; NaN for an empty mask.
-        raw: the slices' scores in one number, not clamped; NaN for an empty mask.
+        raw: what is thought of the slices in one number, not clamped, see `sentinel.aggregation.aggregate`;
+            NaN for an empty mask.
         lower: bound of the DSC in [0, 1]; NaN where the sentinel is not calibrated for the structure.
         upper: bound likewise.
         slice_indices: that were scored, along the first axis of the volume in the sentinel's orientation.
@@ -150,9 +151,12 @@ class Sentinel:
             The scores of each case, in order, as soon as its last slice went through the network.
         """
         queue = SliceQueue(self.config, self.judge, BATCH)
-        waiting: deque[list[tuple[str, tuple[int, ...], tuple[int, ...], int]]] = deque()
+        waiting: deque[list[_Planned]] = deque()
+        before: Volume | None = None
         for volume, masks in cases:
-            check_image(volume, self.config.intensity)
+            if volume is not before:
+                check_image(volume, self.config.intensity)
+                before = volume
             waiting.append([self._plan(name, mask, volume, queue) for name, mask in masks.items()])
             while waiting and _end(waiting[0], queue.forgotten) <= queue.done:
                 yield self._take(waiting.popleft(), queue)
@@ -222,7 +226,8 @@ class Sentinel:
             return torch.stack([score, *[torch.full_like(score, math.nan)] * 2], dim=1)
         overlap = drawn_overlap(self.dense(pyramid, text).float(), halved(cut[:, 1]))
         drawn_dsc = 2.0 * overlap[:, 0] / (1.0 + overlap[:, 1])
-        return torch.cat([(0.5 * (score + drawn_dsc))[:, None], overlap], dim=1)
+        both = torch.where(drawn_dsc.isnan(), score, 0.5 * (score + drawn_dsc))
+        return torch.cat([both[:, None], overlap], dim=1)
 
     def save(self, path: Path) -> None:
         """Write weights, config, structures, embeddings and calibration as one file, atomically."""
@@ -265,16 +270,14 @@ class Sentinel:
         anatomy = [find_structure(own) for own in self.structures]
         return anatomy.index(known) if known is not None and known in anatomy else None
 
-    def _plan(
-        self, name: str, mask: Mask, volume: Volume, queue: SliceQueue
-    ) -> tuple[str, tuple[int, ...], tuple[int, ...], int]:
+    def _plan(self, name: str, mask: Mask, volume: Volume, queue: SliceQueue) -> "_Planned":
         index = self.structure_index(name)
         if index is None:
             raise ModelError(self.not_trained_for(name))
         check_mask(name, mask, volume)
         start = queue.length
         indices, sizes = queue.add(volume, mask, index)
-        return name, indices, sizes, start
+        return _Planned(name=name, structure=index, indices=indices, sizes=sizes, start=start)
 
     def _known(self, name: str) -> str:
         """The structures in a message: all of a few, of many those that are spelled most alike."""
@@ -285,28 +288,22 @@ class Sentinel:
         shown = f", nearest to it {', '.join(keys[key] for key in near)}" if near else ""
         return f"{len(self.structures)} structures{shown}"
 
-    def _take(
-        self, planned: Sequence[tuple[str, tuple[int, ...], tuple[int, ...], int]], queue: SliceQueue
-    ) -> list[MaskScore]:
-        found = [
-            self._mask_score(name, indices, sizes, queue.scores(start, len(indices)))
-            for name, indices, sizes, start in planned
-        ]
+    def _take(self, planned: Sequence["_Planned"], queue: SliceQueue) -> list[MaskScore]:
+        found = [self._mask_score(each, queue.scores(each.start, len(each.indices))) for each in planned]
         queue.forget(_end(planned, queue.forgotten))
         return found
 
-    def _mask_score(
-        self,
-        name: str,
-        indices: tuple[int, ...],
-        sizes: tuple[int, ...],
-        judged: NDArray[np.float32],
-    ) -> MaskScore:
+    def _mask_score(self, planned: "_Planned", judged: NDArray[np.float32]) -> MaskScore:
+        name, indices = planned.name, planned.indices
         if not indices:
             return MaskScore(structure=name, predicted_dsc=math.nan, reason=EMPTY_MASK)
-        raw = aggregate(judged, sizes, self.config.aggregation)
-        index = self.structure_index(name)
-        found = self.calibration.apply(self.structures[index or 0], raw)
+        raw = aggregate(judged, planned.sizes, self.config.aggregation)
+        if not (math.isfinite(raw) and np.isfinite(judged[:, 0]).all()):
+            raise ModelError(
+                f"The sentinel gave no number for a slice of {name!r}: its weights are broken; train "
+                "it or get the file again"
+            )
+        found = self.calibration.apply(self.structures[planned.structure], raw)
         missing = math.isnan(found.predicted_dsc)
         return MaskScore(
             structure=name,
@@ -332,9 +329,20 @@ def new_network(config: SentinelConfig) -> QualitySentinel:
     return QualitySentinel(backbone=config.backbone, text_dim=config.text_dim, hidden_dim=config.hidden_dim)
 
 
-def _end(planned: Sequence[tuple[str, tuple[int, ...], tuple[int, ...], int]], start: int) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Planned:
+    """A mask whose slices are on their way: where they begin in the queue, and what they are of."""
+
+    name: str
+    structure: int
+    indices: tuple[int, ...]
+    sizes: tuple[int, ...]
+    start: int
+
+
+def _end(planned: Sequence[_Planned], start: int) -> int:
     """Past the last slice of a case."""
-    return max((first + len(indices) for _, indices, _, first in planned), default=start)
+    return max((each.start + len(each.indices) for each in planned), default=start)
 
 
 def _as_volume(volume: Volume | Array, spacing_mm: Spacing | None) -> Volume:

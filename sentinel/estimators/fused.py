@@ -118,14 +118,8 @@ class FusedEstimator:
         Raises:
             DataError: for a case without a prediction, or with two, or a file that is missing or broken.
             GeometryError: for a mask that is not on its image's grid.
-            ModelError: for a structure that no cross-fitted mask was of.
+            ModelError: for a structure that its sentinels were not trained for.
         """
-        unknown = [s.name for s in structures if s.name not in self.fusion.intercepts]
-        if unknown:
-            raise ModelError(
-                f"The fused estimator has no cross-fitted mask of {', '.join(unknown)}; it knows "
-                f"{', '.join(sorted(self.fusion.intercepts))}: label cases with them, or leave them out"
-            )
         known = evidence(cases, predictions, structures, self.sentinels, self.volumes, report)
         return tuple(
             self._quality(case, structure, known.get((case.case_id, structure.name)))

@@ -57,11 +57,6 @@ class SentinelEstimator:
 
     def _quality(self, case: CaseView, score: MaskScore) -> QualityScore:
         missing = math.isnan(score.predicted_dsc)
-        if missing and not score.reason:
-            raise ModelError(
-                f"The sentinel gave no number for {score.structure!r} of case {case.case_id}: its weights "
-                "are broken; train it again"
-            )
         return QualityScore(
             case_id=case.case_id,
             structure=score.structure,

@@ -73,7 +73,7 @@ def write(tmp_path: Path) -> Callable[..., Page]:
     def make(**changes: object) -> Page:
         path = tmp_path / "scores.html"
         fields = {"title": "Audit", "about": {"layout": "nnunet"}, "table": table(ROWS), "overlays": []}
-        write_page(path, **{**fields, "groups": [], **changes})  # type: ignore[arg-type]
+        write_page(path, **{**fields, "groups": [], "level": 0.8, **changes})  # type: ignore[arg-type]
         return Page(path)
 
     return make
@@ -144,9 +144,9 @@ class TestPage:
         assert "cannot be read" not in source
 
     def test_what_bounds_mean_depends_on_whether_there_are_any(self, write: Callable[..., Page]) -> None:
-        assert "Bounds hold the true DSC of nine masks in ten" in write().source
+        assert "Bounds, which 1 of 2 masks have, should hold the true DSC of 80% of masks" in write().source
         source = write(table=table(ROWS[1:])).source
-        assert "Bounds hold" not in source
+        assert "Bounds" not in source
         assert "not calibrated for these structures" in source
 
     def test_no_score_at_all(self, write: Callable[..., Page]) -> None:

@@ -10,7 +10,8 @@ from cohort.errors import ConfigError
 from flows.launch import launch_sentinel_training
 from flows.progress import Display
 from flows.sentinel_config import SentinelTrainingConfig, load_sentinel_training
-from flows.sentinel_training import Split, calibrated, split_cases
+from flows.sentinel_split import Split, split_cases
+from flows.sentinel_training import calibrated
 from sentinel.config import SentinelConfig
 from sentinel.evaluation import ScoredMask
 from sentinel.scoring import Sentinel

@@ -42,3 +42,11 @@ def test_overlap_is_relative_to_the_mask() -> None:
     logits[:, 0, :3] = 100.0
     logits[:, 1, :2] = 100.0
     assert drawn_overlap(logits, mask).tolist() == [[0.75, 1.25]]
+
+
+def test_a_mask_of_less_than_half_a_pixel_is_not_compared() -> None:
+    masks = torch.zeros(2, 2, 4)
+    masks[0, 0, 0], masks[1, 0, 0] = 0.4, 0.6
+    found = drawn_overlap(torch.zeros(2, 2, 4), masks)
+    assert found[0].isnan().all()
+    assert found[1].tolist() == pytest.approx([0.5, 4.0 / 0.6])

@@ -11,7 +11,7 @@ import torch
 from cohort.case import CaseView, Structure
 from cohort.errors import ModelError
 from cohort.records import GradedMask, Prediction, TrainingCase
-from cohort.volume import read_image, read_label_map
+from cohort.volume import read_image, read_label_map, write_volume
 from sentinel.config import SentinelConfig
 from sentinel.estimators.fused import FusedEstimator
 from sentinel.fused_fitting import (
@@ -92,7 +92,7 @@ def test_a_mask_is_judged_by_the_sentinel_that_left_its_patient_out(
     graded: Graded, structures: Structures, partial: list[PartialSentinel]
 ) -> None:
     masks = cross_fitted(graded(cases=4), structures)
-    rows = fusion_rows(masks, structures, partial, {})
+    rows = fusion_rows(masks, structures, partial, training_cases(graded(cases=4)))
     assert len(rows) == 4 * 2 * 2
     judge = {patient: part.sentinel for part in partial for patient in part.left_out}
     by_key = {(mask.graded.patient_id, mask.graded.source): mask.graded for mask in masks}
@@ -120,8 +120,8 @@ def test_fitted_saved_and_read_again_it_scores_the_same(
     graded: Graded, structures: Structures, partial: list[PartialSentinel]
 ) -> None:
     known = graded(cases=4)
-    masks, volumes = cross_fitted(known, structures), usual_volumes(training_cases(known), structures)
-    fitted = fit_fused(masks, structures, partial, volumes)
+    masks = cross_fitted(known, structures)
+    fitted = fit_fused(masks, structures, partial, training_cases(known))
     values = json.loads(json.dumps(fitted.as_dict()))
     read = FusedEstimator.from_dict(values, [part.sentinel for part in partial])
     own = [mask for mask in masks if mask.graded.source.endswith("step0")]
@@ -131,3 +131,22 @@ def test_fitted_saved_and_read_again_it_scores_the_same(
     assert np.isfinite([score.predicted_dsc for score in scores]).all()
     with pytest.raises(ModelError, match="A fused estimator cannot be read"):
         FusedEstimator.from_dict({"fusion": values["fusion"]}, [])
+
+
+def test_how_large_a_structure_is_in_the_patient_itself_is_not_known(
+    graded: Graded, structures: Structures, partial: list[PartialSentinel]
+) -> None:
+    """One patient's liver is annotated much larger; only masks of the others notice."""
+    known = graded(cases=4, sources=1)
+    cases = training_cases(known)
+    before = fusion_rows(cross_fitted(known, structures), structures, partial, cases)
+    volume = read_label_map(known[0].reference)
+    labels = volume.array.copy()
+    labels[:, 6:] = np.where(labels[:, 6:] == 0, 1, labels[:, 6:])
+    write_volume(known[0].reference, labels, volume.affine)
+    after = fusion_rows(cross_fitted(known, structures), structures, partial, cases)
+    for one, other in zip(before, after, strict=True):
+        if one.structure == "liver":
+            (own,) = (part.left_out for part in partial if one.patient_id in part.left_out)
+            same = one.features["volume_deviation"] == other.features["volume_deviation"]
+            assert same == (known[0].patient_id in own)

@@ -93,9 +93,12 @@ def test_the_order_of_rows_does_not_matter() -> None:
     assert fit_fusion(rows()) == fit_fusion(rows()[::-1])
 
 
-def test_an_unknown_structure_lists_the_known() -> None:
-    with pytest.raises(ModelError, match="no cross-fitted mask of 'brain' to learn from; it knows liver"):
-        fit_fusion(rows()).predict("brain", {})
+def test_a_structure_that_no_segmenter_found_counts_as_an_average_one() -> None:
+    fusion = fit_fusion([*rows(), *rows(seed=3, structure="spleen")])
+    usual = (fusion.intercepts["liver"] + fusion.intercepts["spleen"]) / 2.0
+    assert fusion.predict("brain", {}) == pytest.approx(usual)
+    sure, unsure = (fusion.predict("brain", {"entropy": value}) for value in (0.1, 0.9))
+    assert sure > unsure
 
 
 @pytest.mark.parametrize(("kept", "told"), [(rows()[:5], "5 .* of 5 patients"), (rows(2) * 4, "of 2 pat")])
@@ -113,6 +116,14 @@ def test_cross_validated_values_do_not_know_the_patients_own_dsc() -> None:
     assert np.corrcoef(values, [row.dsc for row in blind])[0, 1] < 0.3
     changed = [replace(blind[0], dsc=0.0), *blind[1:]]
     assert cross_validated(changed)[0] == values[0]
+
+
+def test_where_nothing_out_of_sample_can_be_said_there_is_no_value() -> None:
+    lonely = replace(rows()[0], structure="spleen", patient_id="p00")
+    values = cross_validated([*rows(), lonely])
+    assert math.isnan(values[-1])
+    assert not np.isnan(values[:-1]).any()
+    assert np.isnan(cross_validated([*rows(3), *rows(3, seed=1)])).all(), "two patients are too few"
 
 
 def test_a_fusion_survives_json() -> None:

@@ -43,3 +43,13 @@ def test_beyond_the_ends_it_goes_on_and_stays_a_dsc() -> None:
     curve = ((0.2, 0.3), (0.4, 0.4), (0.6, 0.8))
     found = along(curve, np.array([-1.0, 0.0, 0.3, 0.65, 2.0]))
     np.testing.assert_allclose(found, [0.0, 0.2, 0.35, 0.9, 1.0])
+
+
+def test_equal_scores_share_a_bin() -> None:
+    raw = np.concatenate([np.linspace(0.0, 0.6, 60), np.full(40, 0.7), np.full(20, 0.7 + 1e-9)])
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        curve = fit_curve(raw, rng.uniform(0.0, 1.0, 120), rng.uniform(0.1, 1.0, 120))
+        assert curve is not None
+        assert np.isfinite(curve).all()
+        assert min(np.diff([knot[0] for knot in curve])) > 1e-3

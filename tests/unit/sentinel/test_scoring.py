@@ -161,3 +161,15 @@ def test_a_sentinel_as_published_has_no_dense_head(sentinel: Sentinel, tmp_path:
     assert loaded.score(*scene()) == published.score(*scene())
     with pytest.raises(ConfigError, match="aggregation is 'dense', but dense_weight is 0"):
         replace(CONFIG, dense_weight=0.0)
+
+
+def test_broken_weights_are_an_error_and_not_a_missing_calibration(sentinel: Sentinel) -> None:
+    broken = Sentinel(
+        config=replace(CONFIG, dense_weight=0.0, aggregation="mean"),
+        structures=sentinel.structures,
+        embeddings=sentinel.embeddings,
+    )
+    with torch.no_grad():
+        broken.network.fc2.bias.fill_(math.nan)
+    with pytest.raises(ModelError, match="no number for a slice of 'liver': its weights are broken"):
+        broken.score(*scene())

@@ -1,0 +1,56 @@
+"""The stages that score the pool: what the estimator has to learn first, and its scores."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from cohort.case import Case
+from cohort.records import Prediction, QualityScore
+from flows import rounds, tasks
+from flows.fused_stages import FusedStages
+from flows.round_stages import RoundStages
+from flows.stages import file_sha256, json_sha256, read_json, run_stage
+from sentinel.estimators.fused import FusedEstimator
+from sentinel.estimators.registry import Learned, build_estimator, estimator_entry
+from sentinel.scoring import Sentinel
+
+
+def score_pool(
+    stages: RoundStages, cases: Sequence[Case], predictions: Sequence[Prediction]
+) -> tuple[QualityScore, ...]:
+    """The estimator's scores of the pool's masks; nothing for a strategy that needs none."""
+    name = stages.config.estimator_name
+    if name is None or not cases:
+        return ()
+    learns = estimator_entry(name).learns
+    learned: tuple[Path, ...] = ()
+    if learns == "sentinel":
+        graded = [mask for fit in stages.cross_fit() for mask in fit.graded]
+        learned = (stages.train_sentinel(graded),)
+    elif learns == "fused":
+        fused = FusedStages(round=stages)
+        fits = stages.cross_fit(stages.estimator_needs())
+        learned, predictions = fused.fit(fits), fused.with_members(cases, predictions, fits)
+    inputs = {
+        "estimator": name,
+        "learned": [file_sha256(path) for path in learned],
+        "masks": {p.case_id: [file_sha256(p.mask), json_sha256(p.uncertainty)] for p in predictions},
+        "images": {case.case_id: stages.fingerprints[case.case_id] for case in cases},
+        "structures": [asdict(structure) for structure in stages.structures],
+    }
+
+    def make(folder: Path) -> None:
+        estimator = build_estimator(name, _load(learns, learned))
+        views = [case.view() for case in cases]
+        with stages.step("score the pool") as report:
+            scores = tasks.score(estimator, views, predictions, stages.structures, report=report)
+        rounds.write_table(folder / rounds.SCORES, scores)
+
+    return rounds.read_scores(run_stage(stages.folder, "score", inputs, make) / rounds.SCORES)
+
+
+def _load(learns: str, files: Sequence[Path]) -> Learned:
+    """What an estimator learned, from its files."""
+    if learns == "fused":
+        return FusedEstimator.from_dict(read_json(files[0]), [Sentinel.load(path) for path in files[1:]])
+    return Sentinel.load(files[0]) if files else None
