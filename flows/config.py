@@ -213,10 +213,15 @@ class ActiveLearningConfig(Configured):
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
         resolve(self.strategy, self.estimator)
+        if self.estimator_name == "mc_dropout" and self.segmenter.dropout == 0.0:
+            raise ValueError(
+                "estimator is 'mc_dropout', but segmenter.dropout is 0, so that every pass would be the same; "
+                "set it, for example to 0.1"
+            )
         needed = self.patients_needed
         if self.data.layout != "folders" and self.start.cases < needed:
             raise ValueError(
-                f"start.cases is {self.start.cases}, but the {self.estimator_name} learns from cross-fitted "
+                f"start.cases is {self.start.cases}, but the estimator {self.estimator_name} learns from cross-fitted "
                 f"masks, which take at least {needed}"
             )
         return self

@@ -149,7 +149,7 @@ def _check(config: ActiveLearningConfig, cohort: Cohort) -> Cohort:
     patients = {cohort.dataset.by_id[case_id].patient_id for case_id in cohort.start}
     if len(patients) < config.patients_needed:
         raise ConfigError(
-            f"The {config.estimator_name} learns from cross-fitted masks, which take at least "
+            f"The estimator {config.estimator_name} learns from cross-fitted masks, which take at least "
             f"{config.patients_needed} labelled patients, but the campaign starts with {len(patients)}; "
             "start with more or take the strategy random or entropy"
         )

@@ -141,7 +141,7 @@ def test_an_estimator_that_contradicts_the_strategy(path: Path) -> None:
 
 def test_a_sentinel_needs_two_cases_to_start_from(path: Path) -> None:
     (message,) = mistakes(path, "strategy=quality", "start.cases=1").values()
-    assert message.startswith("start.cases is 1, but the sentinel learns from cross-fitted masks")
+    assert message.startswith("start.cases is 1, but the estimator sentinel learns from cross-fitted masks")
     assert load_config(path, ["strategy=entropy", "start.cases=1"]).start.cases == 1
 
 
@@ -295,3 +295,17 @@ def test_the_hash_is_that_of_the_decisive_keys_alone() -> None:
 
 def test_flatten_keeps_empty_tables() -> None:
     assert flatten({"a": {}, "b": {"c": [1]}}) == {"a": {}, "b.c": [1]}
+
+
+def test_mc_dropout_needs_dropout(path: Path) -> None:
+    settings = ["strategy=quality", "estimator=mc_dropout"]
+    (message,) = mistakes(path, *settings).values()
+    assert message.startswith("estimator is 'mc_dropout', but segmenter.dropout is 0")
+    assert load_config(path, [*settings, "segmenter.dropout=0.1"]).estimator_name == "mc_dropout"
+
+
+def test_the_fused_estimator_needs_three_patients_to_start_from(path: Path) -> None:
+    settings = ["strategy=quality", "estimator=fused"]
+    (message,) = mistakes(path, *settings, "start.cases=2").values()
+    assert message.startswith("start.cases is 2, but the estimator fused learns from cross-fitted masks")
+    assert load_config(path, [*settings, "start.cases=3"]).patients_needed == 3
