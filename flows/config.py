@@ -215,14 +215,14 @@ class ActiveLearningConfig(Configured):
         resolve(self.strategy, self.estimator)
         if self.estimator_name == "mc_dropout" and self.segmenter.dropout == 0.0:
             raise ValueError(
-                "estimator is 'mc_dropout', but segmenter.dropout is 0, so that every pass would be the same; "
-                "set it, for example to 0.1"
+                "estimator is 'mc_dropout', but segmenter.dropout is 0, so that every pass would be the "
+                "same; set it, for example to 0.1"
             )
         needed = self.patients_needed
         if self.data.layout != "folders" and self.start.cases < needed:
             raise ValueError(
-                f"start.cases is {self.start.cases}, but the estimator {self.estimator_name} learns from cross-fitted "
-                f"masks, which take at least {needed}"
+                f"start.cases is {self.start.cases}, but the estimator {self.estimator_name} learns from "
+                f"cross-fitted masks, which take at least {needed}"
             )
         return self
 
