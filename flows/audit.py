@@ -80,8 +80,9 @@ def run_audit(options: AuditOptions, display: Display) -> pd.DataFrame:
 
 
 def worst_first(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows by predicted DSC, lowest first; masks without a score last."""
-    return table.sort_values(["predicted_dsc", "case_id", "structure"], na_position="last", kind="stable")
+    """Rows by predicted DSC, lowest first, equal ones by their raw score; masks without a score last."""
+    order = ["predicted_dsc", "raw", "case_id", "structure"]
+    return table.sort_values(order, na_position="last", kind="stable")
 
 
 @task(name="score a chunk of cases", cache_policy=NO_CACHE, persist_result=False)

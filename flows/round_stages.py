@@ -12,14 +12,13 @@ from cohort.seeds import derive_seed
 from flows import rounds, tasks
 from flows.config import ActiveLearningConfig
 from flows.data import Cohort
-from flows.progress import Display, recorded
-from flows.segmenter_stages import CURVES, SegmenterStages
-from flows.stages import file_sha256, run_stage, write_json
+from flows.progress import Display
+from flows.segmenter_stages import SegmenterStages
+from flows.sentinel_stage import train_sentinel_stage
+from flows.stages import file_sha256, run_stage
 from segmenters.base import Report
 from segmenters.evaluation import StructureResult
 from sentinel.estimators.registry import estimator_entry
-
-SENTINEL_FILE = "sentinel.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,33 +132,15 @@ class RoundStages:
 
     def train_sentinel(self, graded: Sequence[GradedMask], name: str = "sentinel") -> Path:
         """A sentinel of this round, from graded masks of labelled cases alone."""
-        seed = derive_seed(self.config.seed, name, self.number)
-        inputs = {
-            "graded": [
-                [
-                    mask.case_id,
-                    mask.source,
-                    file_sha256(mask.mask),
-                    file_sha256(mask.reference),
-                    sorted(mask.evaluated),
-                ]
-                for mask in graded
-            ],
-            "sentinel": asdict(self.config.sentinel),
-            "structures": [asdict(structure) for structure in self.structures],
-            "seed": seed,
-        }
-
-        def make(folder: Path) -> None:
-            with self.step(f"train {name}") as report:
-                curve, recorder = recorded(report)
-                trained = tasks.train_sentinel(
-                    graded, self.structures, self.config.sentinel, seed=seed, report=recorder
-                )
-            trained.save(folder / SENTINEL_FILE)
-            write_json(folder / CURVES, curve)
-
-        return run_stage(self.folder, name, inputs, make) / SENTINEL_FILE
+        return train_sentinel_stage(
+            self.folder,
+            name,
+            graded,
+            self.structures,
+            self.config.sentinel,
+            seed=derive_seed(self.config.seed, name, self.number),
+            step=self.step,
+        )
 
     def estimator_needs(self) -> tuple[str, ...]:
         """Kinds of uncertainty that the estimator reads."""

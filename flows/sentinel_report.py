@@ -10,6 +10,7 @@ from rich.table import Table
 from cohort.volume import write_bytes
 from flows.sentinel_config import SentinelTrainingConfig
 from flows.sentinel_figures import coverage_figure, score_scatter
+from flows.sentinel_stage import SENTINEL_FILE
 from flows.stages import read_json, write_json
 from flows.tracking import log_sentinel
 from sentinel.evaluation import Evaluation, ScoredMask, as_rows, evaluate_scores, flat_metrics
@@ -146,7 +147,7 @@ def _card(
     return model_card(
         sentinel,
         name=f"Sentinel {config.name}",
-        file="sentinel.safetensors",
+        file=SENTINEL_FILE,
         about=about,
         tests=tests,
         licence=config.licence,

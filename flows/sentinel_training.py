@@ -17,12 +17,13 @@ from flows import campaign as campaigns
 from flows import tasks
 from flows.config import as_dict, config_sha256
 from flows.environment import code_version
-from flows.progress import Display, recorded
+from flows.progress import Display
 from flows.rounds import folds
-from flows.segmenter_stages import CURVES, SegmenterStages
+from flows.segmenter_stages import SegmenterStages
 from flows.sentinel_config import GradedMasksModel, SentinelTrainingConfig, UnseenModel
 from flows.sentinel_report import Tested, write_report
 from flows.sentinel_split import Split
+from flows.sentinel_stage import SENTINEL_FILE, train_sentinel_stage
 from flows.stages import file_sha256, json_sha256, read_json, run_stage, write_json
 from segmenters.base import Report
 from segmenters.config import SegmenterConfig
@@ -32,7 +33,6 @@ from sentinel.grading import observations
 from sentinel.rivals import Key, describe_masks, mask_only_values, rival_scores, uncertainty_values
 from sentinel.scoring import Sentinel
 
-SENTINEL_FILE = "sentinel.safetensors"
 RIVALS = ("entropy", "inconsistency")
 _SCORED = "scored.json"
 
@@ -140,27 +140,15 @@ class SentinelTraining:
         )
 
     def _train(self, graded: Sequence[GradedMask]) -> Path:
-        seed = derive_seed(self.config.seed, "sentinel")
-        inputs = {
-            "graded": [
-                [mask.case_id, mask.source, file_sha256(mask.mask), self.fingerprints[mask.case_id]]
-                for mask in graded
-            ],
-            "sentinel": asdict(self.config.sentinel),
-            "structures": [asdict(structure) for structure in self.dataset.structures],
-            "seed": seed,
-        }
-
-        def make(folder: Path) -> None:
-            with self._step("train sentinel") as report:
-                curve, recorder = recorded(report)
-                trained = tasks.train_sentinel(
-                    graded, self.dataset.structures, self.config.sentinel, seed=seed, report=recorder
-                )
-            trained.save(folder / SENTINEL_FILE)
-            write_json(folder / CURVES, curve)
-
-        return run_stage(self._work, "train-sentinel", inputs, make) / SENTINEL_FILE
+        return train_sentinel_stage(
+            self._work,
+            "sentinel",
+            graded,
+            self.dataset.structures,
+            self.config.sentinel,
+            seed=derive_seed(self.config.seed, "sentinel"),
+            step=self._step,
+        )
 
     def _score(
         self, name: str, predicted: "Sequence[Predicted]", sentinel: Sentinel, group: str
