@@ -202,7 +202,7 @@ def test_mlflow_has_the_metrics_the_settings_and_the_files(config: SentinelTrain
             assert run.data.metrics[f"{group}/{name}/all/mae"] == pytest.approx(expected)
     assert run.data.metrics["seen/sentinel/all/masks"] == HELD_OUT * len(STEPS) * 2
     assert all(math.isfinite(value) for value in run.data.metrics.values())
-    assert {"train-seen/loss", "train-unseen/loss", "train-sentinel/loss"} <= run.data.metrics.keys()
+    assert {"train-seen/loss", "train-unseen/loss", "sentinel/loss"} <= run.data.metrics.keys()
     assert run.data.params["sentinel.image_size"] == "32"
     assert run.data.tags["mlflow.note.content"] == (config.folder / "model_card.md").read_text()
     client = MlflowClient(tracking_uri=tracking_uri(config.root))
