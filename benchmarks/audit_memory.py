@@ -28,6 +28,9 @@ def subset(data: Path, count: int, folder: Path) -> Path:
             target = folder / case[key]
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to((data / case[key]).resolve())
+    ids = {Path(case["image"]).name.removesuffix(".gz").removesuffix(".nii") for case in listed}
+    annotated = document.get("annotated_structures", {})
+    document["annotated_structures"] = {key: value for key, value in annotated.items() if key in ids}
     document |= {"training": listed, "numTraining": count, "test": [], "numTest": 0}
     (folder / "dataset.json").write_text(json.dumps(document))
     return folder

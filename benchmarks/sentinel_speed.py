@@ -28,7 +28,6 @@ from flows.audit_rows import Audited, score_cases
 from flows.environment import use_threads
 from sentinel.network import QualitySentinel
 from sentinel.scoring import BATCH, Sentinel
-from sentinel.structures import require_structure
 from sentinel.vision import import_torchvision
 
 import_torchvision()
@@ -62,11 +61,14 @@ def baseline(dataset: MaskDataset, sentinel: Sentinel) -> dict[tuple[str, str], 
         image = read_image(case.image).array
         grey = np.clip((np.clip(image, -200.0, 200.0) + 200.0) / 400.0, 0.0, 1.0)
         for found in case.masks:
+            structure = sentinel.structure_index(found.structure)
+            if structure is None:
+                continue
             mask = read_label_map(found.path).array > 0
             valid = np.flatnonzero(mask.any(axis=(1, 2)))
             if len(valid) > SLICES:
                 valid = valid[[int(len(valid) / SLICES * i) for i in range(SLICES)]]
-            text = torch.from_numpy(sentinel.embeddings[[sentinel.structure_index(found.structure) or 0]])
+            text = torch.from_numpy(sentinel.embeddings[[structure]])
             values = [one_slice(network, grey[index], mask[index], text) for index in valid]
             if values:
                 scores[case.case_id, found.structure] = sum(values) / len(values)
@@ -145,9 +147,6 @@ def main() -> None:
     options = parser.parse_args()
     threads = use_threads(0)
     dataset = read_masks(options.data, options.layout)
-    for case in dataset.cases:
-        for mask in case.masks:
-            require_structure(mask.structure)
     sentinel = loaded(options, dataset)
     reference = loaded(options, dataset)
     reference.network.eval()
