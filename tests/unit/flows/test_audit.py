@@ -147,6 +147,7 @@ class TestTable:
         rows = [("b", "liver", 0.5), ("a", "spleen", 0.5), ("c", "liver", None), ("a", "liver", 0.5)]
         rows.append(("d", "liver", 0.1))
         table = pd.DataFrame(rows, columns=["case_id", "structure", "predicted_dsc"])
+        table["raw"] = table["predicted_dsc"]
         found = worst_first(table)
         assert (found["case_id"] + found["structure"]).tolist() == [
             "dliver",
@@ -155,6 +156,11 @@ class TestTable:
             "bliver",
             "cliver",
         ]
+
+    def test_masks_that_calibration_made_equal_are_in_the_order_of_their_raw_scores(self) -> None:
+        rows = [("a", 0.9, 0.97), ("b", 0.9, 0.91), ("c", 0.2, 0.3), ("d", 0.9, 0.94)]
+        table = pd.DataFrame(rows, columns=["case_id", "predicted_dsc", "raw"]).assign(structure="liver")
+        assert worst_first(table)["case_id"].tolist() == ["c", "b", "d", "a"]
 
 
 class TestResumed:
