@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+EMPTY_MASK = "empty mask"
+"""The reason of a mask without a voxel, which has no score."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingCase:

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cohort.groups import GroupComparison
+from cohort.records import EMPTY_MASK
 from cohort.volume import Volume, to_canonical, write_bytes
 from flows import report
 from sentinel.slices import Mask
@@ -130,7 +131,7 @@ def write_page(
     """
     scored = table[table["predicted_dsc"].notna()]
     missing = table[table["predicted_dsc"].isna()]
-    empty = int((missing["reason"] == "empty mask").sum())
+    empty = int((missing["reason"] == EMPTY_MASK).sum())
     calibrated = int(scored["lower"].notna().sum())
     lead = (
         "Predicted DSC says how well a mask would agree with a careful annotation; the lowest are worth a "

@@ -76,10 +76,12 @@ def score_files(image: Path, requests: Sequence[MaskRequest], sentinel: Sentinel
         ModelError: for a structure that the sentinel was not trained for.
     """
     volume = read_image(image)
+    files = {path: read_label_map(path) for path in dict.fromkeys(request.path for request in requests)}
+    for path, labels in files.items():
+        check_same_grid(volume, labels, image, path)
     masks: dict[str, Mask] = {}
     for request in requests:
-        labels = read_label_map(request.path)
-        check_same_grid(volume, labels, image, request.path)
+        labels = files[request.path]
         found = labels.array > 0 if request.label is None else labels.array == request.label
         masks[request.structure] = np.ascontiguousarray(found)
     return sentinel.score(volume, masks)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cohort.case import Spacing
 from cohort.errors import DataError, GeometryError, ModelError
+from cohort.records import EMPTY_MASK
 from cohort.volume import Array, Volume
 from sentinel.aggregation import aggregate
 from sentinel.calibration import NOT_CALIBRATED, Calibration
@@ -25,7 +26,6 @@ from sentinel.planning import JUDGEMENTS, CaseMasks, SliceQueue, check_image, ch
 from sentinel.slices import Mask, normalise
 from sentinel.structures import find_structure, name_key
 
-EMPTY_MASK = "empty mask"
 BATCH = 32
 """Slices in one forward pass."""
 

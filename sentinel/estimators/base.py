@@ -8,8 +8,6 @@ from cohort.errors import DataError
 from cohort.records import Prediction, QualityScore
 from sentinel.config import Report
 
-EMPTY_MASK = "empty mask"
-
 
 @runtime_checkable
 class QualityEstimator(Protocol):

@@ -10,11 +10,11 @@ from scipy import ndimage
 
 from cohort.case import CaseView, Structure
 from cohort.errors import ModelError
-from cohort.records import Prediction, QualityScore
+from cohort.records import EMPTY_MASK, Prediction, QualityScore
 from cohort.volume import Array, Volume, check_same_grid, read_image, read_label_map
 from sentinel.calibration import Calibration
 from sentinel.config import Report
-from sentinel.estimators.base import EMPTY_MASK, matched
+from sentinel.estimators.base import matched
 from sentinel.fusion import Fusion
 from sentinel.planning import CaseMasks
 from sentinel.scoring import MaskScore, Sentinel

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from cohort.case import CaseView, Structure
 from cohort.errors import DataError
-from cohort.records import Prediction, QualityScore
+from cohort.records import EMPTY_MASK, Prediction, QualityScore
 from sentinel.config import Report
-from sentinel.estimators.base import EMPTY_MASK, matched, predicted_voxels
+from sentinel.estimators.base import matched, predicted_voxels
 
 KINDS = ("entropy", "inconsistency", "mc_dropout")
 
