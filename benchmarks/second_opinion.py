@@ -23,7 +23,7 @@ from flows.data import read_dataset
 from flows.environment import use_threads
 from flows.sentinel_config import SentinelTrainingConfig, load_sentinel_training
 from flows.sentinel_split import split_cases
-from segmenters.checkpoints import load_checkpoint
+from segmenters.base import load_checkpoint
 from segmenters.torch_segmenter import TorchSegmenter
 
 

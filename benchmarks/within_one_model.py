@@ -68,7 +68,7 @@ class Measurement:
     options: argparse.Namespace
 
     def __post_init__(self) -> None:
-        from flows.segmenter_stages import SegmenterStages
+        from flows.segmenter_stages import WORKSPACE, SegmenterStages
 
         free = [c for c in self.dataset.cases if c.case_id not in self.held_out and c.reference is not None]
         order = generator(self.seed, "within", "labelled").permutation(len(free))
@@ -80,6 +80,7 @@ class Measurement:
         self.segmenter = dataclasses.replace(self.config.segmenter, dropout=0.1)
         self.stages = SegmenterStages(
             folder=self.folder,
+            workspace=self.folder / WORKSPACE,
             config=self.segmenter,
             structures=self.dataset.structures,
             fingerprints=self.hashes,

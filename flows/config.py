@@ -213,11 +213,7 @@ class ActiveLearningConfig(Configured):
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
         resolve(self.strategy, self.estimator)
-        if self.estimator_name == "mc_dropout" and self.segmenter.dropout == 0.0:
-            raise ValueError(
-                "estimator is 'mc_dropout', but segmenter.dropout is 0, so that every pass would be the "
-                "same; set it, for example to 0.1"
-            )
+        self._segmenter_yields_what_is_needed()
         needed = self.patients_needed
         if self.data.layout != "folders" and self.start.cases < needed:
             raise ValueError(
@@ -225,6 +221,21 @@ class ActiveLearningConfig(Configured):
                 f"cross-fitted masks, which take at least {needed}"
             )
         return self
+
+    def _segmenter_yields_what_is_needed(self) -> None:
+        name = self.estimator_name
+        missing = sorted(estimator_entry(name).needs - self.segmenter.measures) if name else []
+        if not missing:
+            return
+        if self.segmenter.family == "torch":
+            raise ValueError(
+                f"estimator is {name!r}, but segmenter.dropout is 0, so that every pass would be the same; "
+                "set it, for example to 0.1"
+            )
+        raise ValueError(
+            f"estimator is {name!r}, but predictions of {self.segmenter.architecture} do not yield "
+            f"{', '.join(missing)}; take the estimator 'sentinel', which needs masks alone"
+        )
 
     @property
     def folder(self) -> Path:

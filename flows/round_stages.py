@@ -13,7 +13,7 @@ from flows import rounds, tasks
 from flows.config import ActiveLearningConfig
 from flows.data import Cohort
 from flows.progress import Display
-from flows.segmenter_stages import SegmenterStages
+from flows.segmenter_stages import WORKSPACE, SegmenterStages
 from flows.sentinel_stage import train_sentinel_stage
 from flows.stages import file_sha256, run_stage
 from segmenters.base import Report
@@ -72,6 +72,7 @@ class RoundStages:
         """The stages of the campaign's segmenter in this round."""
         return SegmenterStages(
             folder=self.folder,
+            workspace=self.config.folder / WORKSPACE,
             config=self.config.segmenter,
             structures=self.structures,
             fingerprints=self.fingerprints,

@@ -10,16 +10,16 @@ from cohort.records import Checkpoint, Prediction, TrainingCase
 from flows import tasks
 from flows.progress import recorded, shifted
 from flows.stages import run_stage, write_json
-from segmenters.base import Report
-from segmenters.checkpoints import load_checkpoint
-from segmenters.config import SegmenterConfig
+from segmenters.base import Report, SegmenterSettings, find_checkpoints
 from segmenters.predictions import read_prediction
-from segmenters.torch_segmenter import TorchSegmenter
+from segmenters.registry import make_segmenter
 
 CHUNK = 50
 """Cases in one Prefect task of segmentation."""
 
 CURVES = "curves.json"
+WORKSPACE = "segmenter"
+"""Folder of a campaign where its segmenter keeps what later rounds use again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class SegmenterStages:
 
     Args:
         folder: that gets the stages' folders.
+        workspace: that outlives rounds, see `segmenters.registry.make_segmenter`.
         config: of the segmenter.
         structures: of the data set.
         fingerprints: case id -> hash of its files.
@@ -35,7 +36,8 @@ class SegmenterStages:
     """
 
     folder: Path
-    config: SegmenterConfig
+    workspace: Path
+    config: SegmenterSettings
     structures: tuple[Structure, ...]
     fingerprints: Mapping[str, str]
     step: Callable[[str], AbstractContextManager[Report]]
@@ -79,7 +81,7 @@ class SegmenterStages:
             with self.step(shown) as report:
                 curve, recorder = recorded(report)
                 tasks.train_segmenter(
-                    TorchSegmenter(self.config),
+                    make_segmenter(self.config, self.workspace),
                     cases,
                     self.structures,
                     folder,
@@ -91,8 +93,7 @@ class SegmenterStages:
             write_json(folder / CURVES, curve)
 
         finished = run_stage(self.folder, name, inputs, make)
-        found = [load_checkpoint(path) for path in sorted(finished.glob("step_*.safetensors"))]
-        return tuple(sorted(found, key=lambda checkpoint: checkpoint.step))
+        return find_checkpoints(finished)
 
     def predict(
         self, name: str, cases: Sequence[CaseView], checkpoint: Checkpoint, kinds: Sequence[str] = ()
@@ -109,7 +110,7 @@ class SegmenterStages:
             with self.step(name.replace("-", " ", 1)) as report:
                 for start in range(0, len(cases), CHUNK):
                     tasks.segment_chunk(
-                        TorchSegmenter(self.config),
+                        make_segmenter(self.config, self.workspace),
                         cases[start : start + CHUNK],
                         checkpoint,
                         self.structures,

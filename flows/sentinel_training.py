@@ -19,14 +19,13 @@ from flows.config import as_dict, config_sha256
 from flows.environment import code_version
 from flows.progress import Display
 from flows.rounds import folds
-from flows.segmenter_stages import SegmenterStages
+from flows.segmenter_stages import WORKSPACE, SegmenterStages
 from flows.sentinel_config import GradedMasksModel, SentinelTrainingConfig, UnseenModel
 from flows.sentinel_report import Tested, write_report
 from flows.sentinel_split import Split
 from flows.sentinel_stage import SENTINEL_FILE, train_sentinel_stage
 from flows.stages import file_sha256, json_sha256, read_json, run_stage, write_json
-from segmenters.base import Report
-from segmenters.config import SegmenterConfig
+from segmenters.base import Report, SegmenterSettings
 from sentinel.calibration import fit_calibration
 from sentinel.evaluation import ScoredMask
 from sentinel.grading import observations
@@ -100,7 +99,7 @@ class SentinelTraining:
         name: str,
         shown: str,
         cases: Sequence[TrainingCase],
-        segmenter: SegmenterConfig,
+        segmenter: SegmenterSettings,
         masks: GradedMasksModel | UnseenModel,
     ) -> tuple[Checkpoint, ...]:
         version = json_sha256(sorted([case.case_id, self.fingerprints[case.case_id]] for case in cases))
@@ -119,7 +118,7 @@ class SentinelTraining:
         name: str,
         case_ids: Sequence[str],
         checkpoints: Sequence[Checkpoint],
-        segmenter: SegmenterConfig | None = None,
+        segmenter: SegmenterSettings | None = None,
         kinds: Sequence[str] | None = None,
     ) -> "tuple[Predicted, ...]":
         """Masks of cases by every checkpoint, beside their references."""
@@ -202,7 +201,7 @@ class SentinelTraining:
         unseen = self.config.unseen
         if unseen is not None:
             learned = self._training_cases(self.split.train)
-            shown = f"train {unseen.segmenter.network}, which the sentinel never sees"
+            shown = f"train {unseen.segmenter.architecture}, which the sentinel never sees"
             other = self._fit("unseen", shown, learned, unseen.segmenter, unseen)
             groups["unseen"] = self._predicted("test-unseen", self.split.test, other, unseen.segmenter)
         tested = []
@@ -216,7 +215,11 @@ class SentinelTraining:
 
     def _architecture(self, group: str) -> str:
         unseen = self.config.unseen
-        return unseen.segmenter.network if group == "unseen" and unseen else self.config.segmenter.network
+        return (
+            unseen.segmenter.architecture
+            if group == "unseen" and unseen
+            else self.config.segmenter.architecture
+        )
 
     def _rivals(
         self,
@@ -250,9 +253,10 @@ class SentinelTraining:
     def _training_cases(self, case_ids: Sequence[str]) -> tuple[TrainingCase, ...]:
         return tuple(_training_case(self.dataset.by_id[case_id]) for case_id in case_ids)
 
-    def _stages(self, segmenter: SegmenterConfig) -> SegmenterStages:
+    def _stages(self, segmenter: SegmenterSettings) -> SegmenterStages:
         return SegmenterStages(
             folder=self._work,
+            workspace=self.config.folder / WORKSPACE,
             config=segmenter,
             structures=self.dataset.structures,
             fingerprints=self.fingerprints,

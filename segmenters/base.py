@@ -2,14 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from cohort.case import CaseView, Structure
 from cohort.records import Checkpoint, Prediction, TrainingCase
-from segmenters.checkpoints import load_checkpoint
+from segmenters.descriptions import find_checkpoints, load_checkpoint
 from segmenters.predictions import read_prediction
 
-__all__ = ["Report", "Segmenter", "load_checkpoint", "read_prediction"]
+__all__ = [
+    "Report",
+    "Segmenter",
+    "SegmenterSettings",
+    "find_checkpoints",
+    "load_checkpoint",
+    "read_prediction",
+]
 
 
 class Report(Protocol):
@@ -23,6 +30,28 @@ class Report(Protocol):
             total: steps or cases to do.
             metrics: name -> value, such as "loss" and "learning_rate"; empty for predictions.
         """
+
+
+class SegmenterSettings(Protocol):
+    """What the flows ask of the configuration of any family: a frozen dataclass of plain values."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def family(self) -> str:
+        """Name in `segmenters.registry.FAMILIES`."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a training."""
+
+    @property
+    def architecture(self) -> str:
+        """What to call the model in a table."""
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """Kinds of uncertainty that its predictions can yield."""
 
 
 class Segmenter(Protocol):
@@ -44,7 +73,8 @@ class Segmenter(Protocol):
         Args:
             cases: what to learn from.
             structures: of the cohort, with their labels in the label maps.
-            out: folder for the checkpoints.
+            out: folder for the checkpoints, see `find_checkpoints`. A training that was killed goes on from
+                what it left there, in files whose name begins with a dot; they are gone when it ends.
             seed: of everything random; the same seed gives the same weights at a fixed thread count.
             steps: optimiser steps, None is the configured number.
             checkpoint_steps: steps after which to keep a checkpoint too.

@@ -1,7 +1,5 @@
-"""Weights on disk: a safetensors file and a JSON file beside it that says what the weights are."""
+"""Weights of our own networks on disk: a safetensors file, and the recipe in the description beside it."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,8 @@ from cohort.errors import ConfigError, ModelError
 from cohort.records import Checkpoint
 from cohort.volume import write_bytes
 from segmenters.config import SegmenterConfig, config_from_dict, config_to_dict
+from segmenters.descriptions import broken_description, check_weights, describe, read_description
 from segmenters.networks import build_network
-
-_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,61 +57,30 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Write weights and recipe atomically; the same weights give the same bytes."""
     tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
-    data = safetensors.torch.save(tensors)
-    sha256 = hashlib.sha256(data).hexdigest()
-    recipe = {
-        "format": _FORMAT,
-        "sha256": sha256,
-        "step": step,
-        "structures": list(structures),
-        "spacing_mm": list(spacing_mm),
-        "config": config_to_dict(config),
-    }
     path = checkpoint_path(folder, step)
-    write_bytes(path, data)
-    write_bytes(path.with_suffix(".json"), json.dumps(recipe, indent=1).encode())
-    return Checkpoint(path=path, sha256=sha256, step=step, structures=structures)
-
-
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read what a checkpoint is, and check that its weights are those that were written.
-
-    Args:
-        path: of the safetensors file.
-
-    Raises:
-        ModelError: if weights or JSON are missing or broken, or do not belong together.
-    """
-    recipe = read_recipe(path)
-    _read_weights(path, recipe.sha256)
-    return Checkpoint(path=path, sha256=recipe.sha256, step=recipe.step, structures=recipe.structures)
+    write_bytes(path, safetensors.torch.save(tensors))
+    details = {"spacing_mm": list(spacing_mm), "config": config_to_dict(config)}
+    return describe(path, family=config.family, step=step, structures=structures, details=details)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read the JSON file beside a file of weights.
+    """Read the description beside a file of weights of ours.
 
     Raises:
-        ModelError: if it is missing or broken.
+        ModelError: if it is missing, broken, or of another family.
     """
-    beside = path.with_suffix(".json")
+    values = read_description(path, "torch")
     try:
-        values = json.loads(beside.read_bytes())
-        if values["format"] != _FORMAT:
-            raise ModelError(f"{beside} has format {values['format']}, expected {_FORMAT}; train again")
         depth, height, width = (float(size) for size in values["spacing_mm"])
         return Recipe(
             config=config_from_dict(values["config"]),
-            structures=tuple(str(name) for name in values["structures"]),
+            structures=values["structures"],
             spacing_mm=(depth, height, width),
-            sha256=str(values["sha256"]),
-            step=int(values["step"]),
+            sha256=values["sha256"],
+            step=values["step"],
         )
-    except FileNotFoundError as error:
-        raise ModelError(f"{beside} does not exist; expected it beside the weights {path.name}") from error
     except (ValueError, KeyError, TypeError, ConfigError) as error:
-        raise ModelError(
-            f"{beside} is no description of a checkpoint ({error!r}); copy or train it again"
-        ) from error
+        raise broken_description(path, error) from error
 
 
 def load_network(checkpoint: Checkpoint, network: str) -> tuple[nn.Module, Recipe]:
@@ -148,18 +114,9 @@ def load_network(checkpoint: Checkpoint, network: str) -> tuple[nn.Module, Recip
 
 
 def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    check_weights(path, sha256)
     try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist; expected weights there: train again") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise ModelError(
-            f"{path} has sha256 {found[:12]}..., expected {sha256[:12]}...: the weights were replaced or are "
-            "truncated; copy or train them again"
-        )
-    try:
-        return cast(dict[str, Tensor], safetensors.torch.load(data))
+        return cast(dict[str, Tensor], safetensors.torch.load(path.read_bytes()))
     except SafetensorError as error:
         raise ModelError(f"{path} is no safetensors file: {error}") from error
 

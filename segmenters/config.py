@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from cohort.case import Shape, Spacing
 from cohort.errors import ConfigError
+from segmenters.uncertainty import MEASURES
 
 Intensity = Literal["per_volume_percentile", "ct_hu"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -57,6 +58,7 @@ class SegmenterConfig:
     """One segmentation network, its training and its inference.
 
     Args:
+        family: "torch", the networks that our own loop trains.
         network: one of `NETWORK_NAMES`; `segmenters.networks` builds them.
         channels: feature maps per level of the network, finest first.
         full_resolution: whether the U-Net's first two levels both work at the resolution of the patch, which
@@ -84,6 +86,7 @@ class SegmenterConfig:
         mirror: average the predictions of all mirrorings along the axes that `augmentation.flip` allows.
     """
 
+    family: Literal["torch"] = "torch"
     network: str = "unet"
     channels: tuple[int, ...] = (16, 32, 64, 128)
     full_resolution: bool = False
@@ -125,6 +128,16 @@ class SegmenterConfig:
             )
         self._check_levels()
         self._check_spacing()
+
+    @property
+    def architecture(self) -> str:
+        """What to call the model in a table."""
+        return self.network
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """Kinds of uncertainty that its predictions can yield."""
+        return frozenset(MEASURES) if self.dropout > 0.0 else frozenset(MEASURES) - {"mc_dropout"}
 
     @property
     def factor(self) -> int:

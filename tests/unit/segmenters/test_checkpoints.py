@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from cohort.errors import ModelError
-from segmenters.checkpoints import load_checkpoint, load_network, read_recipe, save_checkpoint
+from segmenters.checkpoints import load_network, read_recipe, save_checkpoint
 from segmenters.config import SegmenterConfig
+from segmenters.descriptions import load_checkpoint
 from segmenters.networks import build_network
 
 CONFIG = SegmenterConfig(channels=(4, 8), patch=(8, 12, 16), spacing_mm=(3.0, 1.0, 0.5))

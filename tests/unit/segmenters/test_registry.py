@@ -1,0 +1,32 @@
+from dataclasses import dataclass
+
+import pytest
+
+from cohort.errors import ConfigError
+from segmenters.config import SegmenterConfig
+from segmenters.registry import make_segmenter
+from segmenters.torch_segmenter import TorchSegmenter
+
+
+def test_our_own_networks_are_the_family_torch(config, tmp_path):
+    assert isinstance(make_segmenter(config, tmp_path / "work"), TorchSegmenter)
+    assert not (tmp_path / "work").exists()
+
+
+def test_an_unknown_family_is_refused(tmp_path):
+    @dataclass(frozen=True)
+    class Other:
+        family: str = "yolo"
+        steps: int = 1
+        architecture: str = "yolo"
+        measures: frozenset[str] = frozenset()
+
+    with pytest.raises(ConfigError, match=r"Unknown family of segmenters 'yolo'; expected one of .*torch"):
+        make_segmenter(Other(), tmp_path)
+
+
+def test_dropout_is_what_mc_dropout_takes():
+    without, with_dropout = (SegmenterConfig(patch=(8, 8, 8), dropout=p) for p in (0.0, 0.1))
+
+    assert with_dropout.measures - without.measures == {"mc_dropout"}
+    assert "entropy" in without.measures
