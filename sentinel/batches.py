@@ -31,6 +31,7 @@ class Batch:
         target: (B,), true DSC.
         partner: (B,), index of each one's partner in the ranking loss.
         references: (B, S, S), in 0..255.
+        hidden: (B,) bool, whether the mask is hidden, as if it were empty, so that it can have no score.
     """
 
     slices: Tensor
@@ -38,6 +39,7 @@ class Batch:
     target: Tensor
     partner: Tensor
     references: Tensor
+    hidden: Tensor
 
 
 class Batches:
@@ -47,7 +49,7 @@ class Batches:
         pairs: to draw from.
         embeddings: (structures, text_dim).
         names: of the structures; those with a side are never mirrored.
-        config: for the batch size, the target and the orientation.
+        config: for the batch size, the target, the orientation and how often a mask is hidden.
         seed: of order and augmentation.
         device: that batches go to.
     """
@@ -64,6 +66,7 @@ class Batches:
         self._pairs, self._embeddings, self._device = pairs, embeddings, device
         self._target = pairs.target(config.volume_weight)
         self._size = config.batch_size
+        self._hidden = config.mask_dropout if config.dense_weight > 0.0 else 0.0
         self._rng = generator(seed, "sentinel", "batches")
         canonical = config.orientation == "canonical"
         self._flips = np.array([canonical and not _SIDES & set(name_key(name).split()) for name in names])
@@ -76,12 +79,15 @@ class Batches:
         planes = np.concatenate([self._pairs.slices[chosen], self._pairs.references[chosen, None]], axis=1)
         text = self._embeddings[structure]
         varied = self._augment(torch.from_numpy(planes).to(self._device).float(), self._flips[structure])
+        hidden = torch.from_numpy(self._rng.random(len(chosen)) < self._hidden).to(self._device)
+        varied[hidden, 1] = 0.0
         return Batch(
             slices=normalise(varied[:, :2]).contiguous(memory_format=torch.channels_last),
             text=torch.from_numpy(text).to(self._device),
             target=torch.from_numpy(self._target[chosen]).to(self._device),
             partner=torch.from_numpy(optimal_pairing(text)).to(self._device),
             references=varied[:, 2],
+            hidden=hidden,
         )
 
     def _next(self) -> NDArray[np.int64]:

@@ -46,6 +46,9 @@ class SentinelConfig:
         volume_weight: share of the whole mask's DSC in a slice's target, 0 (as published) to 1.
         ranking_weight: of the pair ranking term of the loss, 1 as published.
         dense_weight: of the dense head's term of the loss; 0 (as published) leaves that head out.
+        mask_dropout: share of training slices whose mask is hidden from the network, so that the dense head
+            learns to draw the reference from the image and not to repeat the mask; it does nothing without
+            a dense head.
         validation_fraction: of the patients, held back to choose the best weights; 0 for none.
         precision: of the network's arithmetic; "auto" is bfloat16 where the machine computes in it.
         device: "auto" is the first CUDA device where there is one.
@@ -74,6 +77,7 @@ class SentinelConfig:
     volume_weight: float = 0.5
     ranking_weight: float = 1.0
     dense_weight: float = 1.0
+    mask_dropout: float = 0.35
     validation_fraction: float = 0.25
     precision: str = "auto"
     device: str = "auto"
@@ -92,6 +96,7 @@ class SentinelConfig:
         self._check("volume_weight", 0.0 <= self.volume_weight <= 1.0, "0 to 1")
         self._check("ranking_weight", self.ranking_weight >= 0.0, "at least 0")
         self._check("dense_weight", self.dense_weight >= 0.0, "at least 0")
+        self._check("mask_dropout", 0.0 <= self.mask_dropout < 1.0, "0 to less than 1")
         if self.aggregation == "dense" and self.dense_weight == 0.0:
             raise ConfigError(
                 "Sentinel: aggregation is 'dense', but dense_weight is 0, so there is no dense head; take "

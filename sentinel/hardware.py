@@ -27,8 +27,12 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
         precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it.
         device: that computes.
     """
-    enabled = precision == "bfloat16" or (precision == "auto" and _computes_bfloat16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bfloat16(precision, device))
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether `autocast` of the same arguments computes in bfloat16."""
+    return precision == "bfloat16" or (precision == "auto" and _computes_bfloat16(device))
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

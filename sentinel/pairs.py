@@ -40,6 +40,7 @@ class Pairs:
         references: uint8 (N, S, S), the reference of the structure in the same crops.
         slice_dsc: (N,), DSC of the slice within its crop.
         volume_dsc: (N,), DSC of the whole mask that the slice is of.
+        sizes: (N,), voxels of the mask in the slice.
         structure: (N,), index into the structures that the pairs were made for.
         mask_index: (N,), slices of one mask share it.
         natural: (N,), whether a segmenter made the mask (otherwise a corruption did).
@@ -50,6 +51,7 @@ class Pairs:
     references: NDArray[np.uint8]
     slice_dsc: NDArray[np.float32]
     volume_dsc: NDArray[np.float32]
+    sizes: NDArray[np.int64]
     structure: NDArray[np.int64]
     mask_index: NDArray[np.int64]
     natural: NDArray[np.bool_]
@@ -123,7 +125,7 @@ class _Collected:
     def __init__(self, config: SentinelConfig) -> None:
         self.slices: list[NDArray[np.uint8]] = []
         self._references: list[NDArray[np.uint8]] = []
-        self._rows: list[tuple[float, float, int, int, bool, str]] = []
+        self._rows: list[tuple[float, float, int, int, int, bool, str]] = []
         self._config = config
         self._masks = 0
         self._grades = np.zeros(len(DSC_EDGES) + 1, dtype=int)
@@ -147,8 +149,9 @@ class _Collected:
             self.slices.append(cut[:2])
             self._references.append(cut[2])
             slice_dsc = scene.plane_dsc(plane, index, crop, found.label)
+            size = int(np.count_nonzero(plane))
             self._rows.append(
-                (slice_dsc, volume_dsc, found.structure, self._masks, found.natural, scene.patient_id)
+                (slice_dsc, volume_dsc, size, found.structure, self._masks, found.natural, scene.patient_id)
             )
         self._grades[_grade(volume_dsc)] += len(chosen)
         self._masks += 1
@@ -159,12 +162,15 @@ class _Collected:
                 f"Not one training pair for the sentinel came out of {graded} graded masks; expected "
                 "labelled cases with at least one evaluated structure that their reference holds"
             )
-        slice_dsc, volume_dsc, structure, mask_index, natural, patient_ids = zip(*self._rows, strict=True)
+        slice_dsc, volume_dsc, sizes, structure, mask_index, natural, patient_ids = zip(
+            *self._rows, strict=True
+        )
         return Pairs(
             slices=np.stack(self.slices),
             references=np.stack(self._references),
             slice_dsc=np.array(slice_dsc, dtype=np.float32),
             volume_dsc=np.array(volume_dsc, dtype=np.float32),
+            sizes=np.array(sizes, dtype=np.int64),
             structure=np.array(structure, dtype=np.int64),
             mask_index=np.array(mask_index, dtype=np.int64),
             natural=np.array(natural, dtype=np.bool_),

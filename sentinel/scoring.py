@@ -20,7 +20,8 @@ from sentinel.aggregation import aggregate
 from sentinel.calibration import NOT_CALIBRATED, Calibration
 from sentinel.config import SentinelConfig
 from sentinel.dense import DenseHead, drawn_overlap, halved
-from sentinel.hardware import autocast, resolve_device
+from sentinel.folding import folded, weights_version
+from sentinel.hardware import autocast, resolve_device, uses_bfloat16
 from sentinel.network import QualitySentinel
 from sentinel.planning import JUDGEMENTS, CaseMasks, SliceQueue, check_image, check_mask
 from sentinel.slices import Mask, normalise
@@ -102,6 +103,7 @@ class Sentinel:
         self.history: tuple[Mapping[str, float], ...] = tuple(dict(step) for step in history)
         self.metrics: Mapping[str, float] = dict(metrics or {})
         self.calibration = calibration or Calibration()
+        self._folded: tuple[object, QualitySentinel, DenseHead | None] | None = None
         self._index: dict[str, int | None] = {name: number for number, name in enumerate(self.structures)}
 
     def score(
@@ -208,26 +210,28 @@ class Sentinel:
             heads' opinions.
         """
         device = resolve_device(self.config.device)
-        for part in (self.network, self.dense):
-            if part is not None:
-                part.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        network, dense = self._ready(device)
         found = [np.zeros((0, JUDGEMENTS), dtype=np.float32)]
         for start in range(0, len(slices), BATCH):
             cut = torch.from_numpy(slices[start : start + BATCH]).to(device)
             text = torch.from_numpy(self.embeddings[structure_index[start : start + BATCH]]).to(device)
             with torch.inference_mode(), autocast(self.config.precision, device):
-                found.append(self._judged(cut, text).cpu().numpy())
+                found.append(_judged(network, dense, cut, text).cpu().numpy())
         return np.concatenate(found)
 
-    def _judged(self, cut: Tensor, text: Tensor) -> Tensor:
-        pyramid = self.network.pyramid(normalise(cut).contiguous(memory_format=torch.channels_last))
-        score = self.network.head(pyramid[-1], text).float()
-        if self.dense is None:
-            return torch.stack([score, *[torch.full_like(score, math.nan)] * 2], dim=1)
-        overlap = drawn_overlap(self.dense(pyramid, text).float(), halved(cut[:, 1]))
-        drawn_dsc = 2.0 * overlap[:, 0] / (1.0 + overlap[:, 1])
-        both = torch.where(drawn_dsc.isnan(), score, 0.5 * (score + drawn_dsc))
-        return torch.cat([both[:, None], overlap], dim=1)
+    def _ready(self, device: torch.device) -> tuple[QualitySentinel, DenseHead | None]:
+        """Network and dense head as they compute: on the device, folded where bfloat16 rounds more anyway."""
+        for part in (self.network, self.dense):
+            if part is not None:
+                part.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        if not uses_bfloat16(self.config.precision, device):
+            return self.network, self.dense
+        parts = [part for part in (self.network, self.dense) if part is not None]
+        version = tuple(weights_version(part) for part in parts)
+        if self._folded is None or self._folded[0] != version:
+            dense = None if self.dense is None else folded(self.dense)
+            self._folded = version, folded(self.network), dense
+        return self._folded[1], self._folded[2]
 
     def save(self, path: Path) -> None:
         """Write weights, config, structures, embeddings and calibration as one file, atomically."""
@@ -315,6 +319,17 @@ class Sentinel:
             slice_scores=tuple(float(score) for score in judged[:, 0]),
             reason=NOT_CALIBRATED if math.isnan(found.lower) else "",
         )
+
+
+def _judged(network: QualitySentinel, dense: DenseHead | None, cut: Tensor, text: Tensor) -> Tensor:
+    pyramid = network.pyramid(normalise(cut).contiguous(memory_format=torch.channels_last))
+    score = network.head(pyramid[-1], text).float()
+    if dense is None:
+        return torch.stack([score, *[torch.full_like(score, math.nan)] * 2], dim=1)
+    overlap = drawn_overlap(dense(pyramid, text).float(), halved(cut[:, 1]))
+    drawn_dsc = 2.0 * overlap[:, 0] / (1.0 + overlap[:, 1])
+    both = torch.where(drawn_dsc.isnan(), score, 0.5 * (score + drawn_dsc))
+    return torch.cat([both[:, None], overlap], dim=1)
 
 
 def new_dense(config: SentinelConfig) -> DenseHead | None:

@@ -17,6 +17,7 @@ from cohort.case import Structure
 from cohort.errors import ConfigError, ModelError
 from cohort.records import GradedMask
 from cohort.seeds import derive_seed, generator
+from sentinel.aggregation import aggregate
 from sentinel.batches import Batch, Batches
 from sentinel.config import Report, SentinelConfig
 from sentinel.dense import dense_loss, halved
@@ -130,18 +131,19 @@ def validate(sentinel: Sentinel, pairs: Pairs) -> dict[str, float]:
 
     Args:
         sentinel: to validate.
-        pairs: of patients that it did not learn from; a mask's score is the mean over its slices.
+        pairs: of patients that it did not learn from; the slices of a mask make its score as they would when
+            it is scored whole.
 
     Returns:
         "pearson", "spearman", "mae" of predictions clamped to [0, 1], "masks"; the same with "natural_" in
         front over masks that a segmenter made. A correlation that is not defined is left out.
     """
-    predicted = sentinel.predict(pairs.slices, pairs.structure)
-    count = np.bincount(pairs.mask_index)
-    used = count > 0
-    score = np.bincount(pairs.mask_index, weights=predicted)[used] / count[used]
-    true = np.bincount(pairs.mask_index, weights=pairs.volume_dsc)[used] / count[used]
-    natural = np.bincount(pairs.mask_index, weights=pairs.natural)[used] > 0
+    judged = sentinel.judge(pairs.slices, pairs.structure)
+    masks = [np.flatnonzero(pairs.mask_index == number) for number in np.unique(pairs.mask_index)]
+    aggregation = sentinel.config.aggregation
+    score = np.array([aggregate(judged[own], pairs.sizes[own].tolist(), aggregation) for own in masks])
+    true = np.array([pairs.volume_dsc[own[0]] for own in masks], dtype=float)
+    natural = np.array([pairs.natural[own[0]] for own in masks])
     found: dict[str, float] = {}
     for prefix, chosen in (("", np.ones_like(natural)), ("natural_", natural)):
         agreed = agreement(score[chosen], np.clip(score[chosen], 0.0, 1.0), true[chosen])
@@ -250,6 +252,7 @@ def _step(
 ) -> dict[str, float]:
     with autocast(config.precision, device):
         predicted, logits = learner(batch.slices, batch.text)
+    predicted = torch.where(batch.hidden, batch.target, predicted)
     error = weighted_mse(predicted, batch.target)
     ranking = pair_ranking(predicted, batch.target, batch.partner)
     loss = error + config.ranking_weight * ranking

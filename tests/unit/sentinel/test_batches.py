@@ -9,7 +9,7 @@ from sentinel.config import SentinelConfig
 from sentinel.pairs import Pairs
 from sentinel.text import embed_names
 
-CONFIG = SentinelConfig(batch_size=4, image_size=32, volume_weight=0.0)
+CONFIG = SentinelConfig(batch_size=4, image_size=32, volume_weight=0.0, mask_dropout=0.0)
 COUNT = 12
 
 
@@ -22,6 +22,7 @@ def pairs_of(structure: int = 0) -> Pairs:
         references=slices[:, 1],
         slice_dsc=np.linspace(0.0, 1.0, COUNT, dtype=np.float32),
         volume_dsc=np.zeros(COUNT, dtype=np.float32),
+        sizes=np.full(COUNT, 128, dtype=np.int64),
         structure=np.full(COUNT, structure, dtype=np.int64),
         mask_index=np.arange(COUNT),
         natural=np.ones(COUNT, dtype=bool),
@@ -78,3 +79,19 @@ def test_only_structures_without_a_side_are_mirrored() -> None:
 
 def test_nothing_is_mirrored_where_the_axes_are_not_known() -> None:
     assert all(on_the_left(batches_of(config=replace(CONFIG, orientation="as_stored"))))
+
+
+def test_hidden_masks_are_empty_and_keep_their_reference() -> None:
+    batches = batches_of(config=replace(CONFIG, mask_dropout=0.5))
+    drawn = [batches.draw() for _ in range(12)]
+    hidden = torch.cat([batch.hidden for batch in drawn])
+    largest = torch.cat([batch.slices[:, 1].amax(dim=(1, 2)) for batch in drawn])
+    assert 0.2 < hidden.float().mean() < 0.8
+    assert (largest[hidden] == -1.0).all()
+    assert (largest[~hidden] > 0.9).all()
+    assert all(batch.references.amax(dim=(1, 2)).min() > 250.0 for batch in drawn)
+
+
+def test_no_mask_is_hidden_without_a_dense_head() -> None:
+    config = replace(CONFIG, mask_dropout=0.9, dense_weight=0.0, aggregation="mean")
+    assert not batches_of(config=config).draw().hidden.any()

@@ -131,3 +131,20 @@ def test_a_fusion_survives_json() -> None:
     assert Fusion.from_dict(json.loads(json.dumps(fusion.as_dict()))) == fusion
     with pytest.raises(ModelError, match="A fusion cannot be read"):
         Fusion.from_dict({"names": ["entropy"]})
+
+
+def test_features_that_know_equally_little_weigh_alike() -> None:
+    """Noise picks no favourite: few rows, three features of one worth."""
+    rng = np.random.default_rng(3)
+    names = ("entropy", "inconsistency", "committee")
+    found = []
+    for number, dsc in enumerate(rng.uniform(0.6, 0.8, 12)):
+        features = {name: 1.0 - float(dsc) + float(rng.normal(0.0, 0.1)) for name in names}
+        found.append(
+            FusionRow(
+                patient_id=f"p{number:02d}", structure="liver", source="r", features=features, dsc=float(dsc)
+            )
+        )
+    weights = [abs(weight(fit_fusion(found), name)) for name in names]
+    assert min(weights) > 0.0
+    assert max(weights) < 2.0 * min(weights)

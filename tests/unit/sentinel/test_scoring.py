@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from cohort.errors import ConfigError, GeometryError, ModelError
 from cohort.volume import Volume
 from sentinel.config import SentinelConfig
+from sentinel.folding import folded
 from sentinel.scoring import Sentinel
 from sentinel.text import embed_names
 
@@ -173,3 +174,33 @@ def test_broken_weights_are_an_error_and_not_a_missing_calibration(sentinel: Sen
         broken.network.fc2.bias.fill_(math.nan)
     with pytest.raises(ModelError, match="no number for a slice of 'liver': its weights are broken"):
         broken.score(*scene())
+
+
+def test_bfloat16_folds_once_and_again_when_weights_change(sentinel, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    import sentinel.scoring as scoring
+
+    count = 0
+
+    def counted(network):  # type: ignore[no-untyped-def]
+        nonlocal count
+        count += 1
+        return folded(network)
+
+    monkeypatch.setattr(scoring, "folded", counted)
+    torch.manual_seed(1)
+    names = ("liver", "spleen")
+    quick = Sentinel(
+        config=replace(CONFIG, precision="bfloat16"), structures=names, embeddings=embed_names(names)
+    )
+    volume, masks = scene()
+    first = quick.score(volume, masks)
+    assert [score.raw for score in quick.score(volume, masks)] == [score.raw for score in first]
+    assert count == 2  # network and dense head
+    exact = Sentinel(
+        config=CONFIG, structures=names, embeddings=quick.embeddings, network=quick.network, dense=quick.dense
+    )
+    assert first[0].raw == pytest.approx(exact.score(volume, masks)[0].raw, abs=0.05)
+    with torch.no_grad():
+        quick.network.bn1.bias.add_(3.0)
+    assert quick.score(volume, masks)[0].slice_scores != first[0].slice_scores
+    assert count == 4

@@ -54,6 +54,15 @@ def test_it_learns_to_tell_good_masks_from_bad(graded: Graded, structures: Struc
     assert validate(sentinel, unseen)["pearson"] > 0.6
 
 
+def test_hidden_masks_teach_the_dense_head_alone(graded: Graded, structures: Structures) -> None:
+    told: list[Mapping[str, float]] = []
+    config = replace(CONFIG, mask_dropout=0.9999, validation_fraction=0.0)
+    train_sentinel(
+        graded(), structures, config, seed=3, report=lambda step, total, metrics: told.append(metrics)
+    )
+    assert all(metrics["weighted_mse"] == 0.0 < metrics["dense"] for metrics in told)
+
+
 def test_no_steps_leave_random_weights(graded: Graded, structures: Structures) -> None:
     sentinel = train_sentinel(graded(cases=1), structures, replace(CONFIG, steps=0), seed=3)
     assert sentinel.history == ()
