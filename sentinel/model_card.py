@@ -162,6 +162,7 @@ def _settings(sentinel: Sentinel) -> list[tuple[str, str]]:
         "max_slices",
         "aggregation",
         "dense_weight",
+        "mask_dropout",
         "steps",
     )
     settings = asdict(sentinel.config)
