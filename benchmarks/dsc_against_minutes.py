@@ -1,8 +1,8 @@
-"""DSC on the held-out cases against minutes of training: one command an arm, for any segmenter; then a figure.
+"""DSC on the held-out cases against minutes of training, for any segmenter: a command an arm, then a figure.
 
     python benchmarks/dsc_against_minutes.py --config configs/active_learning/hippocampus.yaml \
         --set data.root=DATA --name unet --steps 4000 --checkpoints 8 --out minutes
-    python benchmarks/dsc_against_minutes.py ... --name nnunet --set "segmenter={family: nnunet, modality: MRI}"
+    python benchmarks/dsc_against_minutes.py ... --name nnunet --set 'segmenter={family: nnunet}'
     python benchmarks/dsc_against_minutes.py --figure --out minutes
 
 Trains on every case that is not held out and measures checkpoints along the way; the minutes are wall time of
