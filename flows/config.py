@@ -11,11 +11,13 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -24,11 +26,14 @@ from cohort.budget import CURRENCIES, Budget, CostModel
 from cohort.case import check_case_id
 from cohort.errors import ConfigError, DataError
 from cohort.selection.registry import resolve
+from segmenters.bundle_config import BundleConfig
+from segmenters.command_config import CommandConfig
 from segmenters.config import SegmenterConfig
+from segmenters.nnunet_config import NnUNetConfig
 from sentinel.config import SentinelConfig
 from sentinel.estimators.registry import estimator_entry
 
-for _settings in (SegmenterConfig, SentinelConfig):
+for _settings in (SegmenterConfig, NnUNetConfig, BundleConfig, CommandConfig, SentinelConfig):
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
 
 _PATIENTS_NEEDED = {"nothing": 1, "sentinel": 2, "fused": 3}
@@ -69,6 +74,23 @@ class Model(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+
+def _family(values: Any) -> str:
+    """Which family a segmenter's settings are of; our own networks where they do not say."""
+    found = values.get("family", "torch") if isinstance(values, Mapping) else getattr(values, "family", "")
+    return str(found)
+
+
+SegmenterModel = Annotated[
+    Annotated[SegmenterConfig, Tag("torch")]
+    | Annotated[NnUNetConfig, Tag("nnunet")]
+    | Annotated[BundleConfig, Tag("bundle")]
+    | Annotated[CommandConfig, Tag("command")],
+    Discriminator(_family),
+]
+"""A segmenter of any family."""
+
+_FAMILY_TAGS = frozenset({"torch", "nnunet", "bundle", "command"})
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 CampaignName = Annotated[str, AfterValidator(_campaign_name)]
@@ -204,7 +226,7 @@ class ActiveLearningConfig(Configured):
     budget: BudgetModel = BudgetModel()
     strategy: Annotated[str, AfterValidator(_known_strategy)] = "quality"
     estimator: Annotated[str | None, AfterValidator(_known_estimator)] = None
-    segmenter: SegmenterConfig
+    segmenter: SegmenterModel
     cross_fitting: CrossFittingModel = CrossFittingModel()
     sentinel: SentinelConfig = SentinelConfig()
     evaluation: EvaluationModel = EvaluationModel()
@@ -364,10 +386,20 @@ def _set(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
 
 
+def _place(location: tuple[str | int, ...]) -> list[str]:
+    """Keys as the file has them, without the family that pydantic adds."""
+    after = ("", *location)
+    return [
+        str(part)
+        for before, part in zip(after, location, strict=False)
+        if not (before == "segmenter" and part in _FAMILY_TAGS)
+    ]
+
+
 def _all_mistakes(path: Path, error: ValidationError) -> str:
     lines = []
     for mistake in error.errors():
-        key = ".".join(str(part) for part in mistake["loc"]) or "(whole file)"
+        key = ".".join(_place(mistake["loc"])) or "(whole file)"
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
             message = "unknown key; remove it or correct its spelling"

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from flows.config import CampaignName, Configured, DataModel, Model, read_values, validated
-from segmenters.config import SegmenterConfig
+from flows.config import CampaignName, Configured, DataModel, Model, SegmenterModel, read_values, validated
 from sentinel.config import SentinelConfig
 
 
@@ -34,7 +33,7 @@ class GradedMasksModel(CheckpointsModel):
 class UnseenModel(CheckpointsModel):
     """A segmenter whose masks the sentinel never learns from: a test of what is new to it."""
 
-    segmenter: SegmenterConfig
+    segmenter: SegmenterModel
 
 
 class SplitModel(Model):
@@ -54,7 +53,7 @@ class SentinelTrainingConfig(Configured):
     threads: NonNegativeInt = 0
     data: DataModel
     split: SplitModel = SplitModel()
-    segmenter: SegmenterConfig
+    segmenter: SegmenterModel
     masks: GradedMasksModel = GradedMasksModel()
     unseen: UnseenModel | None = None
     sentinel: SentinelConfig = SentinelConfig()

@@ -43,12 +43,12 @@ class Augmentation:
     noise: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_range("augmentation.spatial_probability", self.spatial_probability, 0.0, 1.0)
-        _check_range("augmentation.rotation_degrees", self.rotation_degrees, 0.0, 180.0)
-        _check_range("augmentation.scale", self.scale, 0.0, 0.9)
-        _check_range("augmentation.contrast", self.contrast, 0.0, 0.9)
+        check_range("augmentation.spatial_probability", self.spatial_probability, 0.0, 1.0)
+        check_range("augmentation.rotation_degrees", self.rotation_degrees, 0.0, 180.0)
+        check_range("augmentation.scale", self.scale, 0.0, 0.9)
+        check_range("augmentation.contrast", self.contrast, 0.0, 0.9)
         for name in ("elastic_mm", "gamma", "noise"):
-            _check_range(f"augmentation.{name}", getattr(self, name), 0.0, math.inf)
+            check_range(f"augmentation.{name}", getattr(self, name), 0.0, math.inf)
         if len(self.flip) != 3:
             raise ConfigError(f"augmentation.flip is {self.flip}, expected three flags for (D, H, W)")
 
@@ -109,17 +109,17 @@ class SegmenterConfig:
     mirror: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("network", self.network, NETWORK_NAMES)
-        _check_choice("intensity", self.intensity, INTENSITIES)
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_range("dropout", self.dropout, 0.0, 0.95)
-        _check_range("weight_decay", self.weight_decay, 0.0, math.inf)
-        _check_range("foreground_fraction", self.foreground_fraction, 0.0, 1.0)
-        _check_range("average_decay", self.average_decay, 0.0, 0.99999)
-        _check_range("overlap", self.overlap, 0.0, 0.95)
+        check_choice("network", self.network, NETWORK_NAMES)
+        check_choice("intensity", self.intensity, INTENSITIES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_range("dropout", self.dropout, 0.0, 0.95)
+        check_range("weight_decay", self.weight_decay, 0.0, math.inf)
+        check_range("foreground_fraction", self.foreground_fraction, 0.0, 1.0)
+        check_range("average_decay", self.average_decay, 0.0, 0.99999)
+        check_range("overlap", self.overlap, 0.0, 0.95)
         for name in ("steps", "batch_size", "window_batch"):
-            _check_range(name, getattr(self, name), 1, math.inf)
-        _check_range("residual_units", self.residual_units, 0, 8)
+            check_range(name, getattr(self, name), 1, math.inf)
+        check_range("residual_units", self.residual_units, 0, 8)
         if not 0.0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate is {self.learning_rate}, expected a number above 0")
         if not self.window_hu[0] < self.window_hu[1]:
@@ -195,11 +195,21 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
-def _check_range(name: str, value: float, lower: float, upper: float) -> None:
+def check_range(name: str, value: float, lower: float, upper: float) -> None:
+    """Refuse a setting outside of its range.
+
+    Raises:
+        ConfigError: naming the setting, what it is and what was expected.
+    """
     if not lower <= value <= upper:
         raise ConfigError(f"{name} is {value}, expected a number from {lower} to {upper}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a setting that is none of the choices.
+
+    Raises:
+        ConfigError: listing them.
+    """
     if value not in choices:
         raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
