@@ -7,6 +7,7 @@ from typing import Any
 
 from cohort.errors import ConfigError
 from segmenters.base import Segmenter, SegmenterSettings
+from segmenters.command_config import CommandConfig
 from segmenters.config import SegmenterConfig
 from segmenters.torch_segmenter import TorchSegmenter
 
@@ -18,7 +19,13 @@ def _torch(config: SegmenterConfig, workspace: Path) -> Segmenter:
     return TorchSegmenter(config)
 
 
-FAMILIES: Mapping[str, Build] = MappingProxyType({"torch": _torch})
+def _command(config: CommandConfig, workspace: Path) -> Segmenter:
+    from segmenters.command import CommandSegmenter
+
+    return CommandSegmenter(config)
+
+
+FAMILIES: Mapping[str, Build] = MappingProxyType({"torch": _torch, "command": _command})
 """Family -> how to build its segmenter; `family` in a configuration names it."""
 
 
