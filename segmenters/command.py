@@ -111,8 +111,8 @@ class CommandSegmenter:
             raise ModelError("There is no case to predict; give at least one")
         if uncertainty:
             raise ConfigError(
-                f"Predictions of {self._config.architecture} do not yield {', '.join(uncertainty)}: a program "
-                "writes masks alone; take an estimator that needs no more, such as 'sentinel'"
+                f"Predictions of {self._config.architecture} do not yield {', '.join(uncertainty)}: a "
+                "program writes masks alone; take an estimator that needs no more, such as 'sentinel'"
             )
         resolve_sources(self._config, structures)
         self._check(checkpoint)
@@ -211,8 +211,8 @@ class CommandSegmenter:
         changed = sorted(key for key in own | made if own.get(key) != made.get(key))
         if changed:
             raise ModelError(
-                f"{checkpoint.path} was made with another command ({', '.join(changed)} differ); predict with "
-                "the segmenter that made it"
+                f"{checkpoint.path} was made with another command ({', '.join(changed)} differ); predict "
+                "with the segmenter that made it"
             )
         weights = _weights(checkpoint.path.parent, checkpoint.step)
         if files and _hashes(weights) != files:

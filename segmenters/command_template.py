@@ -1,4 +1,4 @@
-"""A command line with placeholders: checked when configured, filled in when it runs, never given to a shell."""
+"""A command line with placeholders: checked when configured, filled in when run, never given to a shell."""
 
 import re
 import shlex
