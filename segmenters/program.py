@@ -8,8 +8,8 @@ from pathlib import Path
 from cohort.errors import ModelError
 from segmenters import supervise
 
-_TAIL_LINES = 12
-_TAIL_CHARACTERS = 1500
+_TAIL_LINES = 5
+_TAIL_CHARACTERS = 1000
 
 
 def run_program(command: Sequence[str], logs: Path, name: str) -> None:
@@ -51,5 +51,5 @@ def _tail(log: Path, start: int) -> str:
     with log.open("rb") as file:
         file.seek(start)
         text = file.read().decode(errors="replace").replace("\r", "\n")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip(" \t^~")]
     return " | ".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]
