@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -158,7 +159,9 @@ class BundleDefinition:
             raise ModelError(f"{self.files.inference} has no {key}; expected it in a bundle's configuration")
         values = _without_readers({**deepcopy(self._values), **changes})
         values |= {"bundle_root": str(self.files.root), "device": f"$torch.device('{self._device}')"}
-        with self._named(key), _own_scripts(self.files.root):
+        with self._named(key), _own_scripts(self.files.root), warnings.catch_warnings():
+            # a bundle of last year is no less sound because MONAI has changed a default since
+            warnings.simplefilter("ignore", FutureWarning)
             parser = ConfigParser(values)
             if "imports" in values:
                 parser.get_parsed_content("imports")

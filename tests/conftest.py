@@ -298,7 +298,7 @@ def _bundle_inference(out_channels: int) -> dict[str, object]:
             "transforms": [
                 {"_target_": "LoadImaged", **image, "reader": "ITKReader"},
                 {"_target_": "EnsureChannelFirstd", **image},
-                {"_target_": "Orientationd", **image, "axcodes": "LPS", "labels": None},
+                {"_target_": "Orientationd", **image, "axcodes": "LPS"},
                 {"_target_": "Spacingd", **image, "pixdim": [0.5, 1.0, 3.0], "mode": "bilinear"},
                 {"_target_": "ScaleIntensityRanged", **image, **intensity},
                 {"_target_": "EnsureTyped", **image},
