@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from hypothesis import HealthCheck, settings
-from monai.networks.nets import UNet
 
 from cohort.case import Case, CaseView, Dataset, Structure
 from cohort.volume import write_volume
@@ -328,6 +326,9 @@ def write_bundle() -> Callable[..., Path]:
         channels: what its output channels mean.
         weights: instead of weights drawn from a seed.
     """
+
+    import torch  # here, because most tests need neither
+    from monai.networks.nets import UNet
 
     def write(
         root: Path,

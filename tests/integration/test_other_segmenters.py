@@ -1,6 +1,7 @@
-"""A campaign whose segmenter is somebody else's program, through real Prefect and real MLflow."""
+"""Campaigns whose segmenter is somebody else's program or bundle, through real Prefect and real MLflow."""
 
 import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -73,3 +74,28 @@ def test_a_round_with_a_program_that_is_not_trained(
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.nii.gz")}
     launch(load_config(path), Display(quiet=True))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.nii.gz")} == before
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_round_with_a_bundle(
+    make_decathlon: Callable[..., Path],
+    make_campaign_yaml: Callable[..., Path],
+    write_bundle: Callable[..., Path],
+    tmp_path: Path,
+    steps: int,
+) -> None:
+    bundle = write_bundle(tmp_path / "bundle", channels=("background", "spleen", "liver"))
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", bundle)
+    segmenter = {"family": "bundle", "path": packed, "trust": True, "steps": steps, "batch_size": 1}
+    changes = {"strategy": "entropy", "rounds": 2, "segmenter": segmenter}
+
+    campaign = launch(load_config(make_campaign_yaml(make_decathlon(8), changes)), Display(quiet=True))
+
+    assert campaign.event("finished") is not None
+    first, second = (entry.payload for entry in campaign.events("result"))
+    assert (first["checkpoint_sha256"] == second["checkpoint_sha256"]) == (steps == 0)
+    (trial,) = (entry.payload for entry in campaign.events("trial"))
+    assert trial["estimator"]["n"] > 0
+    (weights,) = campaign.round_folder(0).glob("train-*/*.safetensors")
+    assert weights.name == f"step_{steps:04d}.safetensors"
+    assert len(list((campaign.folder / "segmenter" / "bundles").iterdir())) == 1
