@@ -56,9 +56,8 @@ def save_checkpoint(
     spacing_mm: Spacing,
 ) -> Checkpoint:
     """Write weights and recipe atomically; the same weights give the same bytes."""
-    tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
     path = checkpoint_path(folder, step)
-    write_bytes(path, safetensors.torch.save(tensors))
+    write_weights(path, weights)
     details = {"spacing_mm": list(spacing_mm), "config": config_to_dict(config)}
     return describe(path, family=config.family, step=step, structures=structures, details=details)
 
@@ -102,7 +101,7 @@ def load_network(checkpoint: Checkpoint, network: str) -> tuple[nn.Module, Recip
             f"{checkpoint.path} holds weights of network {recipe.config.network!r}, but this segmenter is a "
             f"{network!r}; predict with the segmenter that trained it"
         )
-    weights = _read_weights(checkpoint.path, checkpoint.sha256)
+    weights = read_weights(checkpoint.path, checkpoint.sha256)
     model = build_network(recipe.config, 1 + len(recipe.structures))
     try:
         model.load_state_dict(weights)
@@ -113,7 +112,18 @@ def load_network(checkpoint: Checkpoint, network: str) -> tuple[nn.Module, Recip
     return model.eval(), recipe
 
 
-def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file atomically; the same weights give the same bytes."""
+    tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
+    write_bytes(path, safetensors.torch.save(tensors))
+
+
+def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a safetensors file of ours.
+
+    Raises:
+        ModelError: if it is missing, changed or broken.
+    """
     check_weights(path, sha256)
     try:
         return cast(dict[str, Tensor], safetensors.torch.load(path.read_bytes()))

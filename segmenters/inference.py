@@ -64,7 +64,7 @@ def predict_probabilities(
     if variation.noise:
         noise = torch.randn(prepared.shape, generator=torch.Generator().manual_seed(variation.seed))
         prepared = prepared + variation.noise * noise.to(prepared)
-    with _dropout(network, variation):
+    with dropout_of(network, variation):
         return _mirrored_mean(network, prepared[None, None], config, windows)
 
 
@@ -81,7 +81,7 @@ def _mirrored_mean(network: nn.Module, prepared: Tensor, config: SegmenterConfig
 
 
 @contextmanager
-def _dropout(network: nn.Module, variation: Variation) -> Iterator[None]:
+def dropout_of(network: nn.Module, variation: Variation) -> Iterator[None]:
     """Dropout on for a block, its draws seeded; the rest of the network stays in evaluation mode."""
     if not variation.dropout:
         yield

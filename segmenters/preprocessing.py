@@ -160,11 +160,12 @@ def prepare_training_case(
         image=prepare_image(image, spacing_mm, config),
         channels=channels,
         known=torch.tensor([True, *(structure.name in case.annotated for structure in trained)]),
-        places=_places(channels, rng),
+        places=places_of(channels, rng),
     )
 
 
-def _places(channels: Tensor, rng: np.random.Generator) -> dict[int, Tensor]:
+def places_of(channels: Tensor, rng: np.random.Generator) -> dict[int, Tensor]:
+    """Channel -> (N, 3) voxels of it, a random part of those of a large structure."""
     places = {}
     for channel in torch.unique(channels).tolist():
         if channel == 0:

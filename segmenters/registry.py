@@ -7,6 +7,8 @@ from typing import Any
 
 from cohort.errors import ConfigError
 from segmenters.base import Segmenter, SegmenterSettings
+from segmenters.bundle_config import BundleConfig
+from segmenters.command_config import CommandConfig
 from segmenters.config import SegmenterConfig
 from segmenters.torch_segmenter import TorchSegmenter
 
@@ -18,7 +20,19 @@ def _torch(config: SegmenterConfig, workspace: Path) -> Segmenter:
     return TorchSegmenter(config)
 
 
-FAMILIES: Mapping[str, Build] = MappingProxyType({"torch": _torch})
+def _command(config: CommandConfig, workspace: Path) -> Segmenter:
+    from segmenters.command import CommandSegmenter
+
+    return CommandSegmenter(config)
+
+
+def _bundle(config: BundleConfig, workspace: Path) -> Segmenter:
+    from segmenters.bundle import BundleSegmenter
+
+    return BundleSegmenter(config, workspace)
+
+
+FAMILIES: Mapping[str, Build] = MappingProxyType({"torch": _torch, "bundle": _bundle, "command": _command})
 """Family -> how to build its segmenter; `family` in a configuration names it."""
 
 

@@ -41,7 +41,7 @@ class TorchSegmenter:
 
     def __init__(self, config: SegmenterConfig, device: str = "auto") -> None:
         self._config = config
-        self._device = _device(device)
+        self._device = pick_device(device)
 
     @property
     def config(self) -> SegmenterConfig:
@@ -70,7 +70,7 @@ class TorchSegmenter:
         """
         config = self._config
         total = config.steps if steps is None else steps
-        wanted = _checkpoint_steps(checkpoint_steps, total)
+        wanted = steps_to_keep(checkpoint_steps, total)
         trained = trained_structures(cases, structures)
         spacing_mm = config.spacing_mm or median_spacing_mm(cases)
         prepared = [
@@ -148,7 +148,7 @@ class _Predictor:
         network, recipe = load_network(checkpoint, config.network)
         self._network = to_device(network, device)
         self._recipe, self._sha256, self._structures = recipe, checkpoint.sha256, structures
-        self._labels = _labels(recipe.structures, structures, checkpoint.path)
+        self._labels = channel_labels(recipe.structures, structures, checkpoint.path)
         self._out, self._uncertainty, self._device = out, uncertainty, device
         self._windows = Windows.of(config)
 
@@ -174,7 +174,12 @@ class _Predictor:
         )
 
 
-def _labels(trained: Sequence[str], structures: Sequence[Structure], path: Path) -> tuple[int, ...]:
+def channel_labels(trained: Sequence[str], structures: Sequence[Structure], path: Path) -> tuple[int, ...]:
+    """Labels of background and of the structures that a checkpoint was trained on.
+
+    Raises:
+        ModelError: if the cohort does not have one of them.
+    """
     by_name = {structure.name: structure.label for structure in structures}
     unknown = [name for name in trained if name not in by_name]
     if unknown:
@@ -185,7 +190,12 @@ def _labels(trained: Sequence[str], structures: Sequence[Structure], path: Path)
     return (0, *(by_name[name] for name in trained))
 
 
-def _checkpoint_steps(asked: Sequence[int], total: int) -> frozenset[int]:
+def steps_to_keep(asked: Sequence[int], total: int) -> frozenset[int]:
+    """Steps after which a training keeps a checkpoint: those that were asked for, and the last.
+
+    Raises:
+        ConfigError: for a step outside of the training.
+    """
     if total < 1:
         raise ConfigError(f"steps is {total}, expected 1 or more")
     outside = sorted(step for step in asked if not 1 <= step <= total)
@@ -194,7 +204,12 @@ def _checkpoint_steps(asked: Sequence[int], total: int) -> frozenset[int]:
     return frozenset(asked) | {total}
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """The device of a name: "cpu", "cuda", or "auto" for a GPU where there is one.
+
+    Raises:
+        ConfigError: if it is unknown or not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):

@@ -96,8 +96,9 @@ def train(
     keep: Keep,
     device: torch.device,
     report: Callable[[int, int, Mapping[str, float]], None] | None = None,
+    network: nn.Module | None = None,
 ) -> None:
-    """Train a network from scratch with AdamW on a one-cycle schedule.
+    """Train a network with AdamW on a one-cycle schedule.
 
     Args:
         cases: prepared, at least one.
@@ -109,11 +110,13 @@ def train(
         keep: stores weights.
         device: to train on.
         report: is told the mean loss every few steps.
+        network: to go on from, None for the config's with new weights.
 
     Raises:
         ModelError: if the loss is not finite.
     """
-    network = build_network(config, len(cases[0].known), derive_seed(seed, "weights"))
+    if network is None:
+        network = build_network(config, len(cases[0].known), derive_seed(seed, "weights"))
     network = to_device(network, device).train()
     average = WeightAverage(network, config.average_decay)
     optimiser = torch.optim.AdamW(

@@ -267,3 +267,91 @@ def make_dataset(structures: tuple[Structure, ...]) -> Callable[..., Dataset]:
         )
 
     return make
+
+
+BUNDLE_NETWORK: dict[str, object] = {
+    "spatial_dims": 3,
+    "in_channels": 1,
+    "channels": [4, 8],
+    "strides": [2],
+    "num_res_units": 1,
+    "norm": "batch",
+}
+
+
+def _bundle_inference(out_channels: int) -> dict[str, object]:
+    """The keys that bundles of MONAI's model zoo have, for the tiny network."""
+    image = {"keys": "@image_key"}
+    intensity = {"a_min": -150, "a_max": 150, "b_min": -1.0, "b_max": 1.0, "clip": True}
+    return {
+        "imports": ["$import glob", "$import os"],
+        "bundle_root": ".",
+        "image_key": "image",
+        "datalist": "$list(sorted(glob.glob(@bundle_root + '/nowhere/*.nii.gz')))",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": {"_target_": "UNet", **BUNDLE_NETWORK, "out_channels": out_channels},
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", **image, "reader": "ITKReader"},
+                {"_target_": "EnsureChannelFirstd", **image},
+                {"_target_": "Orientationd", **image, "axcodes": "LPS"},
+                {"_target_": "Spacingd", **image, "pixdim": [0.5, 1.0, 3.0], "mode": "bilinear"},
+                {"_target_": "ScaleIntensityRanged", **image, **intensity},
+                {"_target_": "EnsureTyped", **image},
+            ],
+        },
+        "inferer": {
+            "_target_": "SlidingWindowInferer",
+            "roi_size": [8, 12, 8],
+            "sw_batch_size": 2,
+            "overlap": 0.5,
+            "device": "@device",
+        },
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True}],
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def write_bundle() -> Callable[..., Path]:
+    """Write a tiny MONAI bundle (a U-Net on 0.5 x 1 x 3 mm) and give its folder.
+
+    Args of the callable:
+        root: its folder.
+        changes: top key of its configuration of inference -> value; None removes the key.
+        channels: what its output channels mean.
+        weights: instead of weights drawn from a seed.
+    """
+
+    import torch  # here, because most tests need neither
+    from monai.networks.nets import UNet
+
+    def write(
+        root: Path,
+        changes: Mapping[str, object] | None = None,
+        *,
+        channels: tuple[str, ...] = ("background", "Spleen", "tumour_liver", "LIVER"),
+        weights: object = None,
+    ) -> Path:
+        values = {**_bundle_inference(len(channels)), **(changes or {})}
+        inputs = {"image": {"type": "image", "num_channels": 1, "spatial_shape": [8, 12, 8]}}
+        meaning = {str(channel): name for channel, name in enumerate(channels)}
+        outputs = {"pred": {"type": "image", "num_channels": len(channels), "channel_def": meaning}}
+        meta = {"version": "0.1.0", "network_data_format": {"inputs": inputs, "outputs": outputs}}
+        if weights is None:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                weights = UNet(**BUNDLE_NETWORK, out_channels=len(channels)).state_dict()
+        (root / "configs").mkdir(parents=True)
+        (root / "models").mkdir()
+        kept = {key: value for key, value in values.items() if value is not None}
+        (root / "configs" / "inference.json").write_text(json.dumps(kept))
+        (root / "configs" / "metadata.json").write_text(json.dumps(meta))
+        torch.save(weights, root / "models" / "model.pt")
+        return root
+
+    return write

@@ -1,5 +1,9 @@
 """What every registered segmenter must do, whatever its network."""
 
+import shlex
+import sys
+import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +12,14 @@ import pytest
 import torch
 
 from cohort.case import Case, Structure
+from cohort.errors import ModelError
 from cohort.records import TrainingCase
 from cohort.volume import check_same_grid, read_image, read_label_map, write_volume
 from segmenters.base import Segmenter, load_checkpoint, read_prediction
+from segmenters.bundle import BundleSegmenter
+from segmenters.bundle_config import BundleConfig
+from segmenters.command import CommandSegmenter
+from segmenters.command_config import CommandConfig
 from segmenters.config import NETWORK_NAMES, Augmentation, SegmenterConfig
 from segmenters.evaluation import evaluate_case, summarise
 from segmenters.torch_segmenter import TorchSegmenter
@@ -61,7 +70,67 @@ def training_case(case: Case) -> TrainingCase:
     )
 
 
-def make(name: str) -> Segmenter:
+LEARN_MEANS = """
+    import json, sys
+    from pathlib import Path
+    import nibabel as nib
+
+    images, labels, weights = map(Path, sys.argv[1:])
+    cohort = json.loads((labels / "cohort.json").read_text())
+    means = {"0": 0.0}
+    for path in images.glob("*.nii.gz"):
+        image, reference = nib.load(path).get_fdata(), nib.load(labels / path.name).get_fdata()
+        for name in cohort["annotated"][path.name.removesuffix(".nii.gz")]:
+            means[cohort["labels"][name]] = float(image[reference == cohort["labels"][name]].mean())
+    (weights / "means.json").write_text(json.dumps(means))
+"""
+
+TAKE_NEAREST = """
+    import json, sys
+    from pathlib import Path
+    import nibabel as nib
+    import numpy as np
+
+    images, output, weights = map(Path, sys.argv[1:])
+    means = json.loads((weights / "means.json").read_text())
+    for path in images.glob("*.nii.gz"):
+        image = nib.load(path)
+        distance = np.stack([np.abs(image.get_fdata() - mean) for mean in means.values()])
+        labels = np.array([int(label) for label in means], dtype=np.uint8)[distance.argmin(axis=0)]
+        nib.save(nib.Nifti1Image(labels, image.affine), output / path.name)
+"""
+
+
+def make_command(folder: Path) -> Segmenter:
+    """A program of somebody else: it learns the mean intensity of each structure."""
+
+    def line(name: str, code: str, arguments: str) -> str:
+        (folder / name).write_text(textwrap.dedent(code))
+        return f"{shlex.join([sys.executable, str(folder / name)])} {arguments}"
+
+    return CommandSegmenter(
+        CommandConfig(
+            predict=line("predict.py", TAKE_NEAREST, "{images} {output} {weights}"),
+            fit=line("fit.py", LEARN_MEANS, "{images} {labels} {weights}"),
+            steps=60,
+        )
+    )
+
+
+def make_bundle(folder: Path, write_bundle: Callable[..., Path]) -> Segmenter:
+    """A bundle that knows one of the structures, by name, and works on 0.5 x 1 x 3 mm."""
+    path = write_bundle(folder / "bundle", channels=("background", "Bright", "other"))
+    config = BundleConfig(
+        path=str(path), trust=True, steps=60, patch=(8, 12, 16), learning_rate=1e-2, precision="float32"
+    )
+    return BundleSegmenter(config, folder / "workspace")
+
+
+def make(name: str, folder: Path, write_bundle: Callable[..., Path]) -> Segmenter:
+    if name == "command":
+        return make_command(folder)
+    if name == "bundle":
+        return make_bundle(folder, write_bundle)
     # canonical (D, H, W) is 12 x 16 x 8 voxels of 1 x 0.5 x 3 mm
     return TorchSegmenter(
         SegmenterConfig(
@@ -77,13 +146,13 @@ def make(name: str) -> Segmenter:
     )
 
 
-@pytest.fixture(scope="module", params=NETWORK_NAMES)
-def trained(request, tmp_path_factory):
+@pytest.fixture(scope="module", params=(*NETWORK_NAMES, "bundle", "command"))
+def trained(request, tmp_path_factory, write_bundle):
     """A segmenter that learned from cases of which each annotates only one structure."""
     folder = tmp_path_factory.mktemp(request.param)
     names = ("bright", "dark", "bright", "dark")
     cases = [write_case(folder, f"t{n}", n, frozenset({name})) for n, name in enumerate(names)]
-    segmenter = make(request.param)
+    segmenter = make(request.param, folder, write_bundle)
     checkpoints = segmenter.fit(
         [training_case(case) for case in cases], STRUCTURES, folder / "weights", seed=1, checkpoint_steps=[1]
     )
@@ -113,8 +182,9 @@ def test_learns_every_structure_from_partly_annotated_cases(trained, unseen, tmp
 
 def test_predictions_lie_on_the_grid_of_their_images(trained, unseen, tmp_path):
     segmenter, checkpoints, _ = trained
+    kinds = sorted({"entropy"} & segmenter.config.measures)
     predictions = segmenter.predict(
-        [c.view() for c in unseen], checkpoints[0], STRUCTURES, tmp_path / "p", uncertainty=["entropy"]
+        [c.view() for c in unseen], checkpoints[0], STRUCTURES, tmp_path / "p", uncertainty=kinds
     )
 
     assert [prediction.case_id for prediction in predictions] == ["u10", "u11"]
@@ -123,7 +193,7 @@ def test_predictions_lie_on_the_grid_of_their_images(trained, unseen, tmp_path):
         check_same_grid(read_image(case.image), labels, case.image, prediction.mask)
         assert prediction.voxels == {s.name: int((labels.array == s.label).sum()) for s in STRUCTURES}
         assert prediction.checkpoint_sha256 == checkpoints[0].sha256
-        assert set(prediction.uncertainty["entropy"]) == {"bright", "dark"}
+        assert all(set(prediction.uncertainty[kind]) == {"bright", "dark"} for kind in kinds)
         assert read_prediction(tmp_path / "p" / f"{case.case_id}.json").voxels == prediction.voxels
 
 
@@ -148,3 +218,27 @@ def test_prediction_does_not_depend_on_the_order_of_cases(trained, unseen, tmp_p
         first.mask.read_bytes() == second.mask.read_bytes()
         for first, second in zip(forward, backward[::-1], strict=True)
     )
+
+
+def test_refuses_a_checkpoint_of_another_family(trained, unseen, tmp_path):
+    segmenter, checkpoints, _ = trained
+    beside = checkpoints[-1].path.with_suffix(".json")
+    kept = beside.read_text()
+    beside.write_text(kept.replace(f'"family": "{segmenter.config.family}"', '"family": "other"'))
+    try:
+        with pytest.raises(ModelError, match=r"is a checkpoint of the family 'other'"):
+            segmenter.predict([unseen[0].view()], checkpoints[-1], STRUCTURES, tmp_path / "p")
+    finally:
+        beside.write_text(kept)
+
+
+def test_refuses_a_checkpoint_that_changed(trained, unseen, tmp_path):
+    segmenter, checkpoints, _ = trained
+    kept = checkpoints[-1].path.read_bytes()
+    checkpoints[-1].path.write_bytes(kept[:-1])
+    try:
+        with pytest.raises(ModelError, match=r"has sha256 .* replaced or are truncated"):
+            segmenter.predict([unseen[0].view()], checkpoints[-1], STRUCTURES, tmp_path / "p")
+    finally:
+        checkpoints[-1].path.write_bytes(kept)
+    assert not (tmp_path / "p").exists()

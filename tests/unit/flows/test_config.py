@@ -309,3 +309,68 @@ def test_the_fused_estimator_needs_three_patients_to_start_from(path: Path) -> N
     (message,) = mistakes(path, *settings, "start.cases=2").values()
     assert message.startswith("start.cases is 2, but the estimator fused learns from cross-fitted masks")
     assert load_config(path, [*settings, "start.cases=3"]).patients_needed == 3
+
+
+class TestFamilies:
+    """Settings of segmenters of other families: told apart by `family`, refused with their own key."""
+
+    @staticmethod
+    def written(make_campaign_yaml: MakeYaml, segmenter: dict[str, object], **changes: object) -> Path:
+        return make_campaign_yaml("scans", {"segmenter": segmenter, **changes})
+
+    def test_a_command(self, make_campaign_yaml: MakeYaml) -> None:
+        labels = {"liver": 5, "spleen": [1, 2]}
+        settings = {"family": "command", "predict": "true {images} {output}", "labels": labels}
+        config = load_config(self.written(make_campaign_yaml, settings))
+
+        assert config.segmenter.labels == {"liver": 5, "spleen": (1, 2)}
+        assert as_dict(config)["segmenter"]["labels"] == labels
+
+    def test_a_bundle(self, make_campaign_yaml: MakeYaml) -> None:
+        settings = {
+            "family": "bundle",
+            "path": "zoo/spleen.zip",
+            "trust": True,
+            "channels": {"liver": [1, 2]},
+        }
+        config = load_config(self.written(make_campaign_yaml, settings))
+
+        assert config.segmenter.channels == {"liver": (1, 2)}
+        assert config.segmenter.architecture == "spleen"
+
+    @pytest.mark.parametrize(
+        ("settings", "key", "message"),
+        [
+            ({"family": "command", "predict": "true"}, "segmenter", "predict has no {images}, {output}"),
+            (
+                {"family": "command", "predict": "no-such-program {images} {output}"},
+                "segmenter",
+                "on the PATH",
+            ),
+            (
+                {"family": "command", "predict": "true {images} {output}", "patch": [8]},
+                "segmenter.patch",
+                "unknown key",
+            ),
+            ({"family": "bundle", "path": "zoo/spleen"}, "segmenter", "set trust to true"),
+        ],
+    )
+    def test_a_mistake_is_told(
+        self, make_campaign_yaml: MakeYaml, settings: dict[str, object], key: str, message: str
+    ) -> None:
+        assert message in mistakes(self.written(make_campaign_yaml, settings))[key]
+
+    @pytest.mark.parametrize(
+        ("settings", "estimator"),
+        [
+            ({"family": "command", "predict": "true {images} {output}"}, "entropy"),
+            ({"family": "bundle", "path": "zoo/spleen", "trust": True}, "mc_dropout"),
+        ],
+    )
+    def test_an_estimator_that_reads_what_is_not_yielded(
+        self, make_campaign_yaml: MakeYaml, settings: dict[str, object], estimator: str
+    ) -> None:
+        path = self.written(make_campaign_yaml, settings, strategy="quality", estimator=estimator)
+
+        with pytest.raises(ConfigError, match=rf"do not yield {estimator}; take the estimator 'sentinel'"):
+            load_config(path)

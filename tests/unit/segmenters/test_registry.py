@@ -3,6 +3,10 @@ from dataclasses import dataclass
 import pytest
 
 from cohort.errors import ConfigError
+from segmenters.bundle import BundleSegmenter
+from segmenters.bundle_config import BundleConfig
+from segmenters.command import CommandSegmenter
+from segmenters.command_config import CommandConfig
 from segmenters.config import SegmenterConfig
 from segmenters.registry import make_segmenter
 from segmenters.torch_segmenter import TorchSegmenter
@@ -10,6 +14,14 @@ from segmenters.torch_segmenter import TorchSegmenter
 
 def test_our_own_networks_are_the_family_torch(config, tmp_path):
     assert isinstance(make_segmenter(config, tmp_path / "work"), TorchSegmenter)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_bundle_and_a_command_are_families(tmp_path):
+    bundle = make_segmenter(BundleConfig(path="b", trust=True), tmp_path / "work")
+    command = make_segmenter(CommandConfig(predict="true {images} {output}"), tmp_path / "work")
+
+    assert (type(bundle), type(command)) == (BundleSegmenter, CommandSegmenter)
     assert not (tmp_path / "work").exists()
 
 
