@@ -8,6 +8,7 @@ from typing import Any
 from cohort.errors import ConfigError
 from segmenters.base import Segmenter, SegmenterSettings
 from segmenters.config import SegmenterConfig
+from segmenters.nnunet_config import NnUNetConfig
 from segmenters.torch_segmenter import TorchSegmenter
 
 Build = Callable[[Any, Path], Segmenter]
@@ -18,7 +19,13 @@ def _torch(config: SegmenterConfig, workspace: Path) -> Segmenter:
     return TorchSegmenter(config)
 
 
-FAMILIES: Mapping[str, Build] = MappingProxyType({"torch": _torch})
+def _nnunet(config: NnUNetConfig, workspace: Path) -> Segmenter:
+    from segmenters.nnunet import NnUNetSegmenter
+
+    return NnUNetSegmenter(config, workspace)
+
+
+FAMILIES: Mapping[str, Build] = MappingProxyType({"torch": _torch, "nnunet": _nnunet})
 """Family -> how to build its segmenter; `family` in a configuration names it."""
 
 

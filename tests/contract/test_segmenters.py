@@ -1,5 +1,6 @@
 """What every registered segmenter must do, whatever its network."""
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from cohort.volume import check_same_grid, read_image, read_label_map, write_vol
 from segmenters.base import Segmenter, load_checkpoint, read_prediction
 from segmenters.config import NETWORK_NAMES, Augmentation, SegmenterConfig
 from segmenters.evaluation import evaluate_case, summarise
+from segmenters.nnunet_config import NnUNetConfig
+from segmenters.registry import make_segmenter
 from segmenters.torch_segmenter import TorchSegmenter
 
 SHAPE = (8, 12, 16)
@@ -61,7 +64,9 @@ def training_case(case: Case) -> TrainingCase:
     )
 
 
-def make(name: str) -> Segmenter:
+def make(name: str, folder: Path) -> Segmenter:
+    if name == "nnunet":
+        return make_segmenter(NnUNetConfig(steps=60, learning_rate=3e-2), folder / "workspace")
     # canonical (D, H, W) is 12 x 16 x 8 voxels of 1 x 0.5 x 3 mm
     return TorchSegmenter(
         SegmenterConfig(
@@ -77,13 +82,22 @@ def make(name: str) -> Segmenter:
     )
 
 
-@pytest.fixture(scope="module", params=NETWORK_NAMES)
+ANNOTATED = (frozenset({"bright"}), frozenset({"dark"}), frozenset({"bright"}), frozenset({"dark"}))
+# nnU-Net ignores what may hide an unannotated structure, so one case must show what background is
+WITH_BACKGROUND = (*ANNOTATED[:3], frozenset({"bright", "dark"}))
+
+needs_nnunet = pytest.mark.skipif(
+    importlib.util.find_spec("nnunetv2") is None, reason="needs pip install 'sentinel-loop[nnunet]'"
+)
+
+
+@pytest.fixture(scope="module", params=[*NETWORK_NAMES, pytest.param("nnunet", marks=needs_nnunet)])
 def trained(request, tmp_path_factory):
-    """A segmenter that learned from cases of which each annotates only one structure."""
+    """A segmenter that learned from cases of which most annotate only one structure."""
     folder = tmp_path_factory.mktemp(request.param)
-    names = ("bright", "dark", "bright", "dark")
-    cases = [write_case(folder, f"t{n}", n, frozenset({name})) for n, name in enumerate(names)]
-    segmenter = make(request.param)
+    annotated = WITH_BACKGROUND if request.param == "nnunet" else ANNOTATED
+    cases = [write_case(folder, f"t{n}", n, names) for n, names in enumerate(annotated)]
+    segmenter = make(request.param, folder)
     checkpoints = segmenter.fit(
         [training_case(case) for case in cases], STRUCTURES, folder / "weights", seed=1, checkpoint_steps=[1]
     )
