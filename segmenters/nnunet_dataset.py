@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort.case import Structure
-from cohort.errors import ModelError
 from cohort.records import TrainingCase
 from cohort.volume import read_image, read_label_map, write_bytes, write_volume
 from segmenters.nnunet_config import NnUNetConfig
 from segmenters.nnunet_labels import LabelledCase, labelled_cases, nnunet_labels, teaching, to_nnunet
 from segmenters.nnunet_package import PREPROCESSED, RAW
-from segmenters.nnunet_planning import DATASET, FINGERPRINT, fingerprint, make_plan, read_arrays
+from segmenters.nnunet_planning import DATASET, FINGERPRINT, check_plan, fingerprint, make_plan, read_arrays
 
 _ENDING = ".nii.gz"
 _PLAN = "plan.json"
@@ -71,7 +70,8 @@ class NnUNetDataset:
 
         Raises:
             ConfigError: if nnU-Net has no planner of the configured name.
-            ModelError: if nothing can be learned from the cases, or the plan lacks the configuration.
+            ModelError: if nothing can be learned from the cases, if they are too small, or if the plan lacks
+                the configuration.
             DataError: if a file is missing or broken.
         """
         for left in self._root.glob(f"{_SCRATCH}*"):  # by a process that was killed
@@ -81,13 +81,8 @@ class NnUNetDataset:
         dataset = self._described(labelled, ignore=not all(item.complete for item in labelled))
         write_bytes(self._raw / DATASET, json.dumps(dataset, indent=1).encode())
         plan = self._plan(labelled, dataset)
-        configuration = self._config.configuration
-        if configuration not in plan["configurations"]:
-            raise ModelError(
-                f"segmenter.configuration is {configuration!r}, but for these images nnU-Net planned only "
-                f"{', '.join(sorted(plan['configurations']))}; take one of those"
-            )
-        folder = self._prepared / str(plan["configurations"][configuration]["data_identifier"])
+        configuration = plan["configurations"][self._config.configuration]
+        folder = self._prepared / str(configuration["data_identifier"])
         self._preprocess(labelled, plan, folder)
         return PreparedSet(
             root=self._root,
@@ -134,9 +129,11 @@ class NnUNetDataset:
             found = fingerprint(files, len(self._structures) + 1)
             with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._root) as scratch:
                 plan = make_plan(self._config.planner, dataset, found, Path(scratch))
+            check_plan(plan, self._config.configuration)
             for name, value in ((FINGERPRINT, found), (DATASET, dataset), (_PLAN, plan)):
                 write_bytes(self._prepared / name, json.dumps(value, indent=1).encode())
         read: dict[str, Any] = json.loads(path.read_bytes())
+        check_plan(read, self._config.configuration)
         return read
 
     def _preprocess(self, labelled: Sequence[LabelledCase], plan: dict[str, Any], folder: Path) -> None:

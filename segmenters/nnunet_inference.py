@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,12 @@ def save_nnunet(
     write_bytes(path, safetensors.torch.save(tensors))
     # which cases the plan and the training took is in the workspace
     dataset = {key: value for key, value in prepared.dataset.items() if key != "dataset"}
-    details = {"config": asdict(config), "plan": prepared.plan, "dataset": dataset}
+    details = {
+        "config": asdict(config),
+        "nnunetv2": version("nnunetv2"),
+        "plan": prepared.plan,
+        "dataset": dataset,
+    }
     return describe(path, family=FAMILY, step=step, structures=structures, details=details)
 
 

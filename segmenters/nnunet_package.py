@@ -1,11 +1,11 @@
 """The one door to nnU-Net's own package: whether it is there, and how to use it without its side effects."""
 
-import importlib.util
 import io
 import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def require_nnunet() -> None:
     Raises:
         MissingExtraError: naming the command that installs it.
     """
-    if importlib.util.find_spec("nnunetv2") is None:
+    if find_spec("nnunetv2") is None:
         raise MissingExtraError("The segmenter family 'nnunet'", "nnunet")
 
 

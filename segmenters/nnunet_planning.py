@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort.case import Spacing
+from cohort.errors import ModelError
 from cohort.volume import read_image, read_label_map, to_canonical, write_bytes
+from segmenters.nnunet_config import CONFIGURATIONS
 from segmenters.nnunet_package import PREPROCESSED, RAW, inside_nnunet, planner_class
 
 DATASET, FINGERPRINT = "dataset.json", "dataset_fingerprint.json"
 
 _SAMPLES_PER_CASE = 100_000
 _PERCENTILES = (0.5, 50.0, 99.5)
+_FEWEST_LEVELS = 2
 
 
 def read_arrays(image: Path, labels: Path) -> tuple[NDArray[np.float32], NDArray[np.int16], Spacing]:
@@ -81,6 +84,27 @@ def make_plan(
         planning.plan_experiment()
     plan: dict[str, Any] = json.loads((folder / f"{planning.plans_identifier}.json").read_bytes())
     return plan
+
+
+def check_plan(plan: Mapping[str, Any], configuration: str) -> None:
+    """Refuse a plan that does not serve a configuration.
+
+    Raises:
+        ModelError: if it has none of that name, or a network without any lower resolution.
+    """
+    planned = plan["configurations"]
+    if configuration not in planned:
+        raise ModelError(
+            f"segmenter.configuration is {configuration!r}, but for these images nnU-Net planned only "
+            f"{', '.join(sorted(set(planned) & set(CONFIGURATIONS)))}; take one of those"
+        )
+    strides = planned[configuration]["architecture"]["arch_kwargs"]["strides"]
+    if len(strides) < _FEWEST_LEVELS:
+        raise ModelError(
+            f"These images are too small for nnU-Net: it planned patches of "
+            f"{tuple(planned[configuration]['patch_size'])} voxels, which its network cannot reduce; it takes "
+            "8 voxels or more along two axes"
+        )
 
 
 def _summary(values: NDArray[np.float64]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from segmenters.nnunet_dataset import PreparedSet
 from segmenters.nnunet_package import inside_nnunet, seeded
 
 _REPORT_EVERY = 10
-_FEWEST_LEVELS = 2
+_LEVELS_WITHOUT_DEEP_SUPERVISION = 2
 
 
 def train(
@@ -45,7 +45,7 @@ def train(
         report: is told the mean loss every few steps.
 
     Raises:
-        ModelError: if the loss is not finite, or the images are too small for the network.
+        ModelError: if the loss is not finite.
     """
     with denormals(flush=True), seeded(seed):
         with inside_nnunet(prepared.root, workers=0):
@@ -94,14 +94,9 @@ def _trainer(prepared: PreparedSet, config: NnUNetConfig, steps: int, device: to
     trainer.initial_lr = config.learning_rate
     # one epoch is one step, so that the schedule ends with the budget
     trainer.num_epochs = steps
-    levels = len(trainer.configuration_manager.pool_op_kernel_sizes)
-    if levels < _FEWEST_LEVELS:
-        raise ModelError(
-            f"nnU-Net planned the patch {planned['patch_size']} voxels, too small for a network of more than "
-            "one level; its images need 8 voxels or more along two axes"
-        )
     # the coarsest output has no weight in the loss, so there must be another
-    trainer.enable_deep_supervision = levels > _FEWEST_LEVELS
+    levels = len(trainer.configuration_manager.pool_op_kernel_sizes)
+    trainer.enable_deep_supervision = levels > _LEVELS_WITHOUT_DEEP_SUPERVISION
     trainer.initialize()
     trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
     return trainer

@@ -66,7 +66,7 @@ def training_case(case: Case) -> TrainingCase:
 
 def make(name: str, folder: Path) -> Segmenter:
     if name == "nnunet":
-        return make_segmenter(NnUNetConfig(steps=60, learning_rate=3e-2), folder / "workspace")
+        return make_segmenter(NnUNetConfig(steps=60), folder / "workspace")
     # canonical (D, H, W) is 12 x 16 x 8 voxels of 1 x 0.5 x 3 mm
     return TorchSegmenter(
         SegmenterConfig(
