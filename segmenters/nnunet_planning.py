@@ -101,9 +101,9 @@ def check_plan(plan: Mapping[str, Any], configuration: str) -> None:
     strides = planned[configuration]["architecture"]["arch_kwargs"]["strides"]
     if len(strides) < _FEWEST_LEVELS:
         raise ModelError(
-            f"These images are too small for nnU-Net: it planned patches of "
-            f"{tuple(planned[configuration]['patch_size'])} voxels, which its network cannot reduce; it takes "
-            "8 voxels or more along two axes"
+            "These images are too small for nnU-Net: it planned patches of "
+            f"{tuple(planned[configuration]['patch_size'])} voxels, which its network cannot reduce; it "
+            "takes 8 voxels or more along two axes"
         )
 
 
