@@ -70,7 +70,9 @@ def test_a_later_fit_prepares_only_what_is_new(prepare, write_case, tmp_path):
     assert not written(second.folder)
 
     changed = prepare(a, write_case("b", 3))
-    assert written(changed.folder) == {f"{changed.identifiers[1]}{end}" for end in (".b2nd", "_seg.b2nd", ".pkl")}
+    assert written(changed.folder) == {
+        f"{changed.identifiers[1]}{end}" for end in (".b2nd", "_seg.b2nd", ".pkl")
+    }
 
 
 def test_the_plan_is_that_of_the_first_cases_and_lies_beside_what_it_was_made_of(
@@ -111,10 +113,10 @@ def test_what_a_killed_fit_left_is_cleared(prepare, write_case, tmp_path):
 def test_a_plan_that_does_not_serve_is_not_kept(prepare, write_case, tmp_path):
     with pytest.raises(ModelError, match=r"configuration is '3d_lowres', but .* planned only 2d, 3d_fullres"):
         prepare(write_case("a", 0), configuration="3d_lowres")
-    tiny = np.ones((4, 5, 6), dtype=np.uint8)
+    tiny = np.zeros((4, 5, 6), dtype=np.uint8)
     tiny[0] = 2
     with pytest.raises(ModelError, match=r"too small for nnU-Net: it planned patches of \(4, 5, 6\) voxels"):
-        prepare(write_case("t", 0, image=tiny.astype(np.float32), labels=np.where(tiny == 2, 2, 0)))
+        prepare(write_case("t", 0, image=tiny + np.float32(1), labels=tiny))
 
     assert not list((tmp_path / "work").rglob("plan.json"))
     assert prepare(write_case("a", 0)).plan["configurations"]["3d_fullres"]["patch_size"] == [8, 12, 16]

@@ -87,7 +87,11 @@ def test_without_a_structure_nothing_is_learned(write_case, structures):
 
 def test_a_case_that_is_ignored_everywhere_is_left_out(write_case, structures):
     empty = np.zeros((8, 12, 16), dtype=np.uint8)
-    cases = [write_case("a", 0, ["liver"], labels=empty), write_case("b", 1), write_case("c", 2, labels=empty)]
+    cases = [
+        write_case("a", 0, ["liver"], labels=empty),
+        write_case("b", 1),
+        write_case("c", 2, labels=empty),
+    ]
     labelled = labelled_cases(cases, structures)
 
     found = teaching(labelled, counts(labelled, structures))
