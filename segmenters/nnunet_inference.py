@@ -22,7 +22,7 @@ from segmenters.descriptions import broken_description, check_weights, describe,
 from segmenters.nnunet_config import NnUNetConfig
 from segmenters.nnunet_dataset import PreparedSet
 from segmenters.nnunet_labels import to_cohort
-from segmenters.nnunet_package import inside_nnunet
+from segmenters.nnunet_package import inside_nnunet, seeded
 from segmenters.nnunet_training import network_weights
 from segmenters.predictions import write_prediction
 from segmenters.uncertainty import Passes, Variation, measure
@@ -187,11 +187,11 @@ def _predictor(
     manager = PlansManager(plan)
     configuration = manager.get_configuration(str(trained_with["configuration"]))
     heads = manager.get_label_manager(dataset).num_segmentation_heads
-    network = nnUNetTrainer.build_network_architecture(
-        manager, configuration, len(dataset["channel_names"]), heads, enable_deep_supervision=False
-    )
     axes = tuple(range(len(configuration.patch_size))) if trained_with["train_mirror"] else None
-    with inside_nnunet(Path()):
+    with inside_nnunet(Path()), seeded(0):  # the network's first weights are drawn, and replaced
+        network = nnUNetTrainer.build_network_architecture(
+            manager, configuration, len(dataset["channel_names"]), heads, enable_deep_supervision=False
+        )
         predictor = nnUNetPredictor(
             tile_step_size=1.0 - config.overlap,
             use_mirroring=config.mirror,

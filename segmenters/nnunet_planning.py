@@ -12,7 +12,7 @@ from cohort.case import Spacing
 from cohort.errors import ModelError
 from cohort.volume import read_image, read_label_map, to_canonical, write_bytes
 from segmenters.nnunet_config import CONFIGURATIONS
-from segmenters.nnunet_package import PREPROCESSED, RAW, inside_nnunet, planner_class
+from segmenters.nnunet_package import PREPROCESSED, RAW, inside_nnunet, planner_class, seeded
 
 DATASET, FINGERPRINT = "dataset.json", "dataset_fingerprint.json"
 
@@ -79,7 +79,7 @@ def make_plan(
     folder = scratch / PREPROCESSED / name
     write_bytes(scratch / RAW / name / DATASET, json.dumps(dataset).encode())
     write_bytes(folder / FINGERPRINT, json.dumps(found).encode())
-    with inside_nnunet(scratch):
+    with inside_nnunet(scratch), seeded(0):  # it builds networks to see how large they are
         planning = make(name)
         planning.plan_experiment()
     plan: dict[str, Any] = json.loads((folder / f"{planning.plans_identifier}.json").read_bytes())

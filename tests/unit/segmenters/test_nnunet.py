@@ -49,6 +49,12 @@ def test_same_seed_same_weights_and_nothing_else_changes(
     assert first.sha256 == second.sha256
     assert first.sha256 != other.sha256
 
+    state = torch.get_rng_state()
+    segmenter.predict(
+        [view(cases[0].image)], first, structures, tmp_path / "p", uncertainty=["inconsistency"]
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+
 
 def test_a_training_takes_its_steps_and_tells_them(segmenter, cases, structures, tmp_path):
     heard = []
