@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+import sysconfig
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 _DEFAULTS = {
@@ -35,6 +37,22 @@ def prepare(campaigns_root: Path) -> None:
     profiles = Path.home() / ".prefect" / "profiles.toml"
     if not any(name in os.environ for name in _PREFECT_OF_THE_USER) and not profiles.exists():
         os.environ["PREFECT_HOME"] = str(campaigns_root.resolve() / ".prefect")
+    _standard_library_first()
+
+
+def _standard_library_first() -> None:
+    """Let the server that Prefect starts find the standard library before the installed packages.
+
+    Prefect puts the folder that it is installed in first on the server's path. Where nnU-Net is installed, an
+    old argparse lies there, which would hide Python's own: the server would not start.
+    """
+    found = find_spec("prefect")
+    if found is None or found.origin is None:
+        return
+    if (Path(found.origin).parents[1] / "argparse.py").is_file():
+        import prefect
+
+        prefect.__module_path__ = Path(sysconfig.get_path("stdlib")) / "prefect"
 
 
 def use_threads(threads: int) -> int:

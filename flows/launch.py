@@ -16,6 +16,7 @@ from flows.config import ActiveLearningConfig, DataModel
 from flows.progress import Display
 from flows.sentinel_config import SentinelTrainingConfig
 from flows.sentinel_split import split_cases
+from segmenters.registry import make_segmenter
 from sentinel.training import trainable_embeddings
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def launch(config: ActiveLearningConfig, display: Display) -> Campaign:
     Raises:
         SentinelLoopError: for every mistake that a user can mend, before any training where possible.
     """
+    make_segmenter(config.segmenter, config.folder)  # refuses a family whose package is not installed
     with campaigns.locked(config.folder):
         campaigns.check_config(config)
         cohort, fingerprints = _sound_cohort(config, display)

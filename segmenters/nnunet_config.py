@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from cohort.errors import ConfigError
 from segmenters.config import check_choice, check_range
 
 CONFIGURATIONS: tuple[str, ...] = ("2d", "3d_fullres", "3d_lowres")
@@ -16,12 +17,14 @@ class NnUNetConfig:
     Args:
         family: "nnunet".
         configuration: of nnU-Net's plan: "2d", "3d_fullres" or "3d_lowres".
-        planner: class that makes the plan, for example "ResEncUNetPlanner".
+        planner: nnU-Net's class that makes the plan, for example "nnUNetPlannerResEncM".
         modality: how intensities are normalised: "CT" or "MRI" (nnU-Net's channel name).
         steps: optimiser steps.
         batch_size: instead of the plan's, 0 for the plan's.
         learning_rate: at the start of its polynomial schedule.
-        mirror: average the predictions of all mirrorings.
+        train_mirror: mirror training patches along every axis, as nnU-Net does. Turn it off where a structure
+            has a side ("left kidney"), or the network learns that the sides are one.
+        mirror: average the predictions of all mirrorings; it takes `train_mirror`.
         overlap: of neighbouring windows at inference, 0 to below 1.
     """
 
@@ -32,6 +35,7 @@ class NnUNetConfig:
     steps: int = 1000
     batch_size: int = 0
     learning_rate: float = 1e-2
+    train_mirror: bool = True
     mirror: bool = False
     overlap: float = 0.5
 
@@ -41,6 +45,13 @@ class NnUNetConfig:
         check_range("steps", self.steps, 1, math.inf)
         check_range("batch_size", self.batch_size, 0, math.inf)
         check_range("overlap", self.overlap, 0.0, 0.95)
+        if not 0.0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate is {self.learning_rate}, expected a number above 0")
+        if self.mirror and not self.train_mirror:
+            raise ConfigError(
+                "mirror is true, but train_mirror is false: a network that never saw a mirrored patch does "
+                "not know one; set mirror to false"
+            )
 
     @property
     def architecture(self) -> str:
@@ -50,4 +61,4 @@ class NnUNetConfig:
     @property
     def measures(self) -> frozenset[str]:
         """Kinds of uncertainty that its predictions can yield."""
-        return frozenset({"entropy"})
+        return frozenset({"entropy", "inconsistency"})

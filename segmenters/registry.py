@@ -10,6 +10,7 @@ from segmenters.base import Segmenter, SegmenterSettings
 from segmenters.bundle_config import BundleConfig
 from segmenters.command_config import CommandConfig
 from segmenters.config import SegmenterConfig
+from segmenters.nnunet_config import NnUNetConfig
 from segmenters.torch_segmenter import TorchSegmenter
 
 Build = Callable[[Any, Path], Segmenter]
@@ -32,7 +33,15 @@ def _bundle(config: BundleConfig, workspace: Path) -> Segmenter:
     return BundleSegmenter(config, workspace)
 
 
-FAMILIES: Mapping[str, Build] = MappingProxyType({"torch": _torch, "bundle": _bundle, "command": _command})
+def _nnunet(config: NnUNetConfig, workspace: Path) -> Segmenter:
+    from segmenters.nnunet import NnUNetSegmenter
+
+    return NnUNetSegmenter(config, workspace)
+
+
+FAMILIES: Mapping[str, Build] = MappingProxyType(
+    {"torch": _torch, "bundle": _bundle, "command": _command, "nnunet": _nnunet}
+)
 """Family -> how to build its segmenter; `family` in a configuration names it."""
 
 

@@ -367,3 +367,16 @@ def held(lock: Path) -> Iterator[None]:
             yield
         finally:
             process.communicate("")
+
+
+def test_a_family_whose_package_is_missing_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    make_decathlon: Make,
+    make_campaign_yaml: Make,
+    refused: Callable[..., str],
+) -> None:
+    monkeypatch.setattr("segmenters.nnunet_package.find_spec", lambda name: None)
+
+    message = refused(make_campaign_yaml(make_decathlon(9), {"segmenter": {"family": "nnunet"}}))
+
+    assert message.endswith("pip install 'sentinel-loop[nnunet]'")

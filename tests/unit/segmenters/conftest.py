@@ -1,5 +1,6 @@
 """Small anisotropic cases on disk, stored with flipped and swapped axes."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def needs_nnunet():
+    if find_spec("nnunetv2") is None:
+        pytest.skip("needs pip install 'sentinel-loop[nnunet]'")
 
 
 @pytest.fixture

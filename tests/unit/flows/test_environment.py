@@ -1,0 +1,27 @@
+import sysconfig
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import prefect
+import pytest
+
+from flows import environment
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_no_installed_module_hides_the_standard_library_from_prefects_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hidden: bool
+) -> None:
+    installed = tmp_path / "site-packages"
+    package = installed / "prefect"
+    package.mkdir(parents=True)
+    if hidden:
+        (installed / "argparse.py").write_text("")
+    spec = ModuleSpec("prefect", None, origin=str(package / "__init__.py"))
+    monkeypatch.setattr(environment, "find_spec", lambda name: spec)
+    monkeypatch.setattr(prefect, "__module_path__", package)
+
+    environment.prepare(tmp_path)
+
+    first_on_the_path = prefect.__module_path__.parent
+    assert first_on_the_path == (Path(sysconfig.get_path("stdlib")) if hidden else installed)
