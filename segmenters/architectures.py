@@ -19,6 +19,7 @@ class Architecture:
     Args:
         channels: usual feature maps per level, finest first.
         heads: beginnings of the names of the weights whose shape depends on the number of classes.
+        fewest_levels: that it can have.
         blocks: residual blocks per level of an STU-Net.
         takes_strides: whether every level's reduction can be chosen.
         deep_supervision: whether coarser levels can have a loss of their own.
@@ -27,6 +28,7 @@ class Architecture:
 
     channels: tuple[int, ...]
     heads: tuple[str, ...]
+    fewest_levels: int = 2
     blocks: int = 1
     takes_strides: bool = False
     deep_supervision: bool = False
@@ -48,12 +50,11 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "dynunet": Architecture(
             channels=(32, 64, 128, 256),
             heads=("output_block.", "deep_supervision_heads."),
+            fewest_levels=3,
             takes_strides=True,
             deep_supervision=True,
         ),
-        "segresnet": Architecture(
-            channels=(16, 32, 64, 128), heads=("conv_final.2.",), instance_norm=False
-        ),
+        "segresnet": Architecture(channels=(16, 32, 64, 128), heads=("conv_final.2.",), instance_norm=False),
         "stunet_base": _stunet(32, 1),
         "stunet_huge": _stunet(96, 3),
         "stunet_large": _stunet(64, 2),
@@ -84,8 +85,12 @@ def check_channels(network: str, channels: tuple[int, ...]) -> None:
                 f"multiple of {_SWIN_MULTIPLE} such as (24,) or (48,); its five levels follow from it"
             )
         return
-    if len(channels) < 2 or min(channels) < 1:
-        raise ConfigError(f"channels is {channels}, expected two or more numbers of feature maps")
+    fewest = ARCHITECTURES[network].fewest_levels
+    if len(channels) < fewest or min(channels) < 1:
+        words = {2: "two", 3: "three"}
+        raise ConfigError(
+            f"channels is {channels}, expected {words[fewest]} or more numbers of feature maps for {network}"
+        )
     doubling = tuple(channels[0] * 2**level for level in range(len(channels)))
     if network == "segresnet" and channels != doubling:
         raise ConfigError(f"channels is {channels}, but SegResNet doubles them: expected {doubling}")
@@ -121,7 +126,9 @@ def level_strides(
         return (finest, *(_HALVING,) * (reductions - 1))
     if not ARCHITECTURES[network].takes_strides:
         takers = ", ".join(name for name, found in ARCHITECTURES.items() if found.takes_strides)
-        raise ConfigError(f"strides is set, but {network} always halves; leave it out, or take one of {takers}")
+        raise ConfigError(
+            f"strides is set, but {network} always halves; leave it out, or take one of {takers}"
+        )
     if full_resolution and network == "unet":
         raise ConfigError("strides and full_resolution are both set; leave full_resolution out")
     wrong = [step for step in chosen if len(step) != 3 or any(size not in (1, 2) for size in step)]

@@ -84,7 +84,7 @@ class DynamicUNet(nn.Module):
 
 def _without_dropout(head: nn.Module) -> nn.Module:
     """The head of a level with its convolution alone."""
-    for part in head.modules():
+    for part in list(head.modules()):
         if hasattr(part, "adn"):
             del part.adn
     return head

@@ -12,7 +12,7 @@ _INITIAL_SLOPE = 1e-2
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3x3 convolutions beside a shortcut, which is a 1x1x1 convolution where the shape changes.
+    """Two normalised 3x3x3 convolutions beside a shortcut: a 1x1x1 convolution where the shape changes.
 
     Args:
         inputs: feature maps that come in.
