@@ -22,7 +22,6 @@ class Architecture:
         fewest_levels: that it can have.
         blocks: residual blocks per level of an STU-Net.
         takes_strides: whether every level's reduction can be chosen.
-        deep_supervision: whether coarser levels can have a loss of their own.
         instance_norm: whether the lowest level is normalised over its voxels and so needs two of them.
     """
 
@@ -31,7 +30,6 @@ class Architecture:
     fewest_levels: int = 2
     blocks: int = 1
     takes_strides: bool = False
-    deep_supervision: bool = False
     instance_norm: bool = True
 
 
@@ -41,7 +39,6 @@ def _stunet(width: int, blocks: int) -> Architecture:
         heads=("seg_outputs.",),
         blocks=blocks,
         takes_strides=True,
-        deep_supervision=True,
     )
 
 
@@ -52,7 +49,6 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             heads=("output_block.", "deep_supervision_heads."),
             fewest_levels=3,
             takes_strides=True,
-            deep_supervision=True,
         ),
         "segresnet": Architecture(channels=(16, 32, 64, 128), heads=("conv_final.2.",), instance_norm=False),
         "stunet_base": _stunet(32, 1),
