@@ -2,12 +2,12 @@
 
     python benchmarks/network_speed.py --threads 2 --networks unet dynunet swinunetr
 
-Patches are of the size of a hippocampus scan, each side rounded up to what the network divides. Repeats go
-round the variants, so that a neighbour who slows the machine down slows all of them down; the smallest time
-of each counts. A training step is forward, loss, backward and AdamW; a forward pass is one window without
-gradients. Prints a Markdown table; times are milliseconds. The last column names the fastest variant of a
-training step, and how much faster it is than what a training takes by default ("auto" precision,
-channels-last memory).
+Patches are of the size of a hippocampus scan unless --patch says otherwise, each side rounded up to what the
+network divides. Repeats go round the variants, so that a neighbour who slows the machine down slows all of
+them down; the smallest time of each counts. A training step is forward, loss, backward and AdamW; a forward
+pass is one window without gradients. Prints a Markdown table; times are milliseconds. The last column names
+the fastest variant of a training step, and how much faster it is than what a training takes by default
+("auto" precision, channels-last memory).
 """
 
 import argparse
@@ -102,10 +102,10 @@ class timed:  # noqa: N801
             torch.cuda.synchronize()
 
 
-def settings(name: str, batch_size: int) -> SegmenterConfig:
-    """A network with its usual channels, and the hippocampus' patch rounded up to what it divides."""
+def settings(name: str, batch_size: int, patch: Sequence[int]) -> SegmenterConfig:
+    """A network with its usual channels, and a patch rounded up to what it divides."""
     factors = SegmenterConfig(network=name, patch=(64, 64, 64)).factors
-    depth, height, width = (-(-side // factor) * factor for side, factor in zip(PATCH, factors, strict=True))
+    depth, height, width = (-(-side // factor) * factor for side, factor in zip(patch, factors, strict=True))
     return SegmenterConfig(network=name, patch=(depth, height, width), batch_size=batch_size)
 
 
@@ -132,7 +132,7 @@ def rows(arguments: argparse.Namespace, device: torch.device) -> Iterator[str]:
     yield table_row(["---"] * len(head))
     default = PRECISIONS[int(uses_bfloat16("auto", device))]
     for name in arguments.networks:
-        config = settings(name, arguments.batch)
+        config = settings(name, arguments.batch, arguments.patch)
         variants, count = measure(config, arguments.repeats, device)
         times = [f"{min(v.training):.0f} / {min(v.forward):.0f}" for v in variants]
         fastest = min(variants, key=lambda v: min(v.training))
@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORK_NAMES, default=NETWORKS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--patch", type=int, nargs=3, default=PATCH, metavar=("D", "H", "W"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
