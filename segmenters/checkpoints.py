@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -54,11 +54,24 @@ def save_checkpoint(
     config: SegmenterConfig,
     structures: tuple[str, ...],
     spacing_mm: Spacing,
+    initial_sha256: str = "",
 ) -> Checkpoint:
-    """Write weights and recipe atomically; the same weights give the same bytes."""
+    """Write weights and recipe atomically; the same weights give the same bytes.
+
+    Args:
+        folder: of the checkpoints.
+        step: optimiser steps taken.
+        weights: name -> tensor.
+        config: of the training.
+        structures: trained structures in the order of the channels.
+        spacing_mm: (D, H, W) that the network works at.
+        initial_sha256: of the file that the training started from, empty where it started from scratch.
+    """
     path = checkpoint_path(folder, step)
     write_weights(path, weights)
-    details = {"spacing_mm": list(spacing_mm), "config": config_to_dict(config)}
+    details: dict[str, Any] = {"spacing_mm": list(spacing_mm), "config": config_to_dict(config)}
+    if initial_sha256:
+        details["initial_weights_sha256"] = initial_sha256
     return describe(path, family=config.family, step=step, structures=structures, details=details)
 
 

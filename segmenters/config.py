@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from cohort.case import Shape, Spacing
 from cohort.errors import ConfigError
+from segmenters.architectures import ARCHITECTURES, NETWORK_NAMES, check_channels, check_patch, level_strides
 from segmenters.uncertainty import MEASURES
 
 Intensity = Literal["per_volume_percentile", "ct_hu"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
-NETWORK_NAMES: tuple[str, ...] = ("segresnet", "unet")
 INTENSITIES: tuple[str, ...] = ("per_volume_percentile", "ct_hu")
 PRECISIONS: tuple[str, ...] = ("auto", "float32", "bfloat16")
 
@@ -60,14 +60,19 @@ class SegmenterConfig:
     Args:
         family: "torch", the networks that our own loop trains.
         network: one of `NETWORK_NAMES`; `segmenters.networks` builds them.
-        channels: feature maps per level of the network, finest first.
+        channels: feature maps per level of the network, finest first; left out, what is usual for the network
+            (`segmenters.architectures`). SwinUNETR takes one number, its feature size.
+        strides: (D, H, W) of 1 or 2 by which each level is coarser than the one above, for scans with thick
+            slices; U-Net, DynUNet and STU-Net take them. Left out, every level halves every axis.
         full_resolution: whether the U-Net's first two levels both work at the resolution of the patch, which
             keeps thin boundaries and costs about twice the time; if not, each level halves the resolution.
             SegResNet's first level always works at full resolution.
-        residual_units: convolutions per level of the U-Net in a residual unit, 0 is a plain U-Net.
+        residual_units: convolutions per level of the U-Net in a residual unit, 0 is a plain U-Net. DynUNet
+            has residual blocks where it is above 0.
+        deep_supervision: whether coarser levels of DynUNet and STU-Net have a loss of their own in training.
         dropout: probability in the network, 0 is off.
         patch: training and sliding-window patch (D, H, W) in voxels of `spacing_mm`, canonical orientation;
-            every side a multiple of `factor`. At inference a window takes in a volume that is up to a
+            every side a multiple of `factors`. At inference a window takes in a volume that is up to a
             quarter larger whole.
         spacing_mm: (D, H, W) that the network works at, None is the median of the training cases.
         intensity: "per_volume_percentile" (clipped to the 0.5 and 99.5 percentile, then mean 0 and standard
@@ -84,13 +89,19 @@ class SegmenterConfig:
         overlap: of neighbouring windows at inference, 0 to below 1.
         window_batch: windows per forward pass at inference.
         mirror: average the predictions of all mirrorings along the axes that `augmentation.flip` allows.
+        initial_weights: path of a checkpoint to start from, "" for random weights: one of ours
+            (.safetensors), or a published STU-Net (.model, .pth). See `segmenters.initial_weights`.
+        body_rate: factor on the learning rate of weights that came from `initial_weights`, but for the heads
+            of the classes.
     """
 
     family: Literal["torch"] = "torch"
     network: str = "unet"
-    channels: tuple[int, ...] = (16, 32, 64, 128)
+    channels: tuple[int, ...] = ()
+    strides: tuple[Shape, ...] = ()
     full_resolution: bool = False
     residual_units: int = 0
+    deep_supervision: bool = True
     dropout: float = 0.0
     patch: Shape
     spacing_mm: Spacing | None = None
@@ -107,11 +118,14 @@ class SegmenterConfig:
     overlap: float = 0.5
     window_batch: int = 1
     mirror: bool = False
+    initial_weights: str = ""
+    body_rate: float = 0.1
 
     def __post_init__(self) -> None:
         check_choice("network", self.network, NETWORK_NAMES)
         check_choice("intensity", self.intensity, INTENSITIES)
         check_choice("precision", self.precision, PRECISIONS)
+        check_range("body_rate", self.body_rate, 0.0, 1.0)
         check_range("dropout", self.dropout, 0.0, 0.95)
         check_range("weight_decay", self.weight_decay, 0.0, math.inf)
         check_range("foreground_fraction", self.foreground_fraction, 0.0, 1.0)
@@ -140,22 +154,21 @@ class SegmenterConfig:
         return frozenset(MEASURES) if self.dropout > 0.0 else frozenset(MEASURES) - {"mc_dropout"}
 
     @property
-    def factor(self) -> int:
-        """How much coarser the network's lowest level is than its input."""
-        return int(2 ** (len(self.channels) - (2 if self.full_resolution and self.network == "unet" else 1)))
+    def level_strides(self) -> tuple[Shape, ...]:
+        """By how much (D, H, W) each level of the network is coarser than the one above."""
+        return level_strides(self.network, self.channels, self.strides, self.full_resolution)
+
+    @property
+    def factors(self) -> Shape:
+        """How much coarser (D, H, W) the network's lowest level is than its input."""
+        depth, height, width = (math.prod(sizes) for sizes in zip(*self.level_strides, strict=True))
+        return (depth, height, width)
 
     def _check_levels(self) -> None:
-        if len(self.channels) < 2 or min(self.channels) < 1:
-            raise ConfigError(f"channels is {self.channels}, expected two or more numbers of feature maps")
-        doubling = tuple(self.channels[0] * 2**level for level in range(len(self.channels)))
-        if self.network == "segresnet" and self.channels != doubling:
-            raise ConfigError(f"channels is {self.channels}, but SegResNet doubles them: expected {doubling}")
-        factor = self.factor
-        if len(self.patch) != 3 or any(side < factor or side % factor for side in self.patch):
-            raise ConfigError(
-                f"patch is {self.patch}, expected three multiples of {factor}, because {len(self.channels)} "
-                f"levels of channels reduce the resolution {factor} times; change patch or channels"
-            )
+        if not self.channels:
+            object.__setattr__(self, "channels", ARCHITECTURES[self.network].channels)
+        check_channels(self.network, self.channels)
+        check_patch(self.network, self.patch, self.factors)
 
     def _check_spacing(self) -> None:
         if self.spacing_mm is not None and (len(self.spacing_mm) != 3 or min(self.spacing_mm) <= 0):
@@ -192,7 +205,11 @@ def config_from_dict(values: Mapping[str, Any]) -> SegmenterConfig:
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return {key: _tuple(value) for key, value in values.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def check_range(name: str, value: float, lower: float, upper: float) -> None:

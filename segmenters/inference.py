@@ -136,10 +136,9 @@ def window_shape(size: Sequence[int], config: SegmenterConfig) -> Shape:
     >>> window_shape((40, 68, 81), SegmenterConfig(patch=(48, 64, 64)))
     (48, 72, 64)
     """
-    factor = config.factor
     depth, height, width = (
         -(-length // factor) * factor if side < length <= _WHOLE_AXIS * side else side
-        for length, side in zip(size, config.patch, strict=True)
+        for length, side, factor in zip(size, config.patch, config.factors, strict=True)
     )
     return (depth, height, width)
 

@@ -1,5 +1,6 @@
 """Dice and cross-entropy over partly annotated patches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,47 @@ class LossTerms:
 
     dice: Tensor
     cross_entropy: Tensor
+
+
+def level_weights(levels: int) -> tuple[float, ...]:
+    """Share of each level in the loss under deep supervision: halves from level to level, sums to 1.
+
+    The coarsest of several levels has none, as in nnU-Net.
+
+    >>> level_weights(1), level_weights(3)
+    ((1.0,), (0.6666666666666666, 0.3333333333333333, 0.0))
+    """
+    shares = [0.5**level for level in range(max(1, levels - 1))]
+    return (*(share / sum(shares) for share in shares), *(0.0,) * (levels - len(shares)))
+
+
+def loss_of(logits: Tensor | Sequence[Tensor], channels: Tensor, known: Tensor) -> LossTerms:
+    """The loss of what a network gives in training: `dice_cross_entropy` of each level, weighted.
+
+    Args:
+        logits: (B, C, D, H, W), or with deep supervision a list of them, finest first; any float type.
+        channels: (B, D, H, W) int64 at the finest level; a coarser one takes the nearest voxels.
+        known: (B, C) bool, the channels that each sample's annotation answers for.
+    """
+    levels = [logits] if isinstance(logits, Tensor) else logits
+    shares = level_weights(len(levels))
+    terms = [
+        (share, dice_cross_entropy(found.float(), _at_level(channels, found), known))
+        for share, found in zip(shares, levels, strict=True)
+        if share > 0.0
+    ]
+    return LossTerms(
+        dice=torch.stack([share * found.dice for share, found in terms]).sum(),
+        cross_entropy=torch.stack([share * found.cross_entropy for share, found in terms]).sum(),
+    )
+
+
+def _at_level(channels: Tensor, logits: Tensor) -> Tensor:
+    shape = tuple(logits.shape[2:])
+    if shape == tuple(channels.shape[1:]):
+        return channels
+    resized = functional.interpolate(channels[:, None].float(), size=shape, mode="nearest-exact")
+    return resized[:, 0].long()
 
 
 def annotated_log_prob(log_prob: Tensor, channels: Tensor, known: Tensor) -> Tensor:

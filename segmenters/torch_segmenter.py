@@ -16,6 +16,7 @@ from segmenters.checkpoints import load_network, save_checkpoint
 from segmenters.config import SegmenterConfig
 from segmenters.denormals import denormals
 from segmenters.inference import Windows, labels_on_image, predict_probabilities
+from segmenters.initial_weights import InitialWeights, read_initial_weights
 from segmenters.networks import to_device
 from segmenters.predictions import find_prediction, write_prediction
 from segmenters.preprocessing import (
@@ -24,7 +25,7 @@ from segmenters.preprocessing import (
     prepare_training_case,
     trained_structures,
 )
-from segmenters.training import train
+from segmenters.training import Start, train
 from segmenters.uncertainty import Passes, Variation, check_measures, measure
 
 
@@ -59,12 +60,13 @@ class TorchSegmenter:
         checkpoint_steps: Sequence[int] = (),
         report: Report | None = None,
     ) -> tuple[Checkpoint, ...]:
-        """Train from scratch; see `segmenters.base.Segmenter.fit`.
+        """Train, from scratch or from `initial_weights`; see `segmenters.base.Segmenter.fit`.
 
         A structure that no case annotates gets no channel: the network is not trained on it until seen.
 
         Raises:
-            ModelError: without cases or annotated structures, or if the loss is not finite.
+            ModelError: without cases or annotated structures, if the loss is not finite, or if the initial
+                weights are missing, broken or of another network.
             ConfigError: if a checkpoint step lies outside the training.
             DataError: if a file is missing or broken.
         """
@@ -72,6 +74,7 @@ class TorchSegmenter:
         total = config.steps if steps is None else steps
         wanted = steps_to_keep(checkpoint_steps, total)
         trained = trained_structures(cases, structures)
+        initial = read_initial_weights(config)
         spacing_mm = config.spacing_mm or median_spacing_mm(cases)
         prepared = [
             prepare_training_case(
@@ -80,10 +83,11 @@ class TorchSegmenter:
             for case in cases
         ]
         names = tuple(structure.name for structure in trained)
+        origin = "" if initial is None else initial.sha256
         checkpoints: list[Checkpoint] = []
 
         def keep(step: int, weights: Mapping[str, Tensor]) -> None:
-            checkpoints.append(save_checkpoint(out, step, weights, config, names, spacing_mm))
+            checkpoints.append(save_checkpoint(out, step, weights, config, names, spacing_mm, origin))
 
         train(
             prepared,
@@ -95,6 +99,7 @@ class TorchSegmenter:
             keep=keep,
             device=self._device,
             report=report,
+            start=_start(initial, config, names),
         )
         return tuple(checkpoints)
 
@@ -172,6 +177,10 @@ class _Predictor:
             self._sha256,
             measure(Passes(prob=prob, again=again), self._uncertainty, self._recipe.structures, names),
         )
+
+
+def _start(initial: InitialWeights | None, config: SegmenterConfig, names: Sequence[str]) -> Start | None:
+    return None if initial is None else lambda network: initial.put_into(network, config, names)
 
 
 def channel_labels(trained: Sequence[str], structures: Sequence[Structure], path: Path) -> tuple[int, ...]:

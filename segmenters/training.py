@@ -14,7 +14,8 @@ from cohort.seeds import derive_seed, generator
 from segmenters.augmentation import cut_patch, vary_intensity
 from segmenters.config import SegmenterConfig
 from segmenters.denormals import denormals
-from segmenters.losses import dice_cross_entropy
+from segmenters.initial_weights import parameter_groups
+from segmenters.losses import loss_of
 from segmenters.networks import build_network, to_device
 from segmenters.precision import autocast
 from segmenters.preprocessing import PreparedCase, padding_value
@@ -25,6 +26,9 @@ _GRADIENT_NORM = 12.0
 _WARM_UP = 0.15
 
 Keep = Callable[[int, Mapping[str, Tensor]], None]
+
+Start = Callable[[nn.Module], frozenset[str]]
+"""Puts weights into a network, and names the parameters that learn at `body_rate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,6 +101,7 @@ def train(
     device: torch.device,
     report: Callable[[int, int, Mapping[str, float]], None] | None = None,
     network: nn.Module | None = None,
+    start: Start | None = None,
 ) -> None:
     """Train a network with AdamW on a one-cycle schedule.
 
@@ -111,16 +116,20 @@ def train(
         device: to train on.
         report: is told the mean loss every few steps.
         network: to go on from, None for the config's with new weights.
+        start: puts weights into the fresh network, None for a training from scratch.
 
     Raises:
         ModelError: if the loss is not finite.
     """
     if network is None:
         network = build_network(config, len(cases[0].known), derive_seed(seed, "weights"))
+    body = frozenset[str]() if start is None else start(network)
     network = to_device(network, device).train()
     average = WeightAverage(network, config.average_decay)
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        parameter_groups(network, body, config.body_rate),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
     )
     stream = batches(cases, spacing_mm, config, seed)
     recent: list[Mapping[str, float]] = []
@@ -129,7 +138,7 @@ def train(
         for step in range(1, steps + 1):
             rate = learning_rate(config.learning_rate, step, steps)
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["rate_factor"]
             recent.append(_step(network, optimiser, next(stream), config, device, step))
             average.update()
             if step in checkpoint_steps:
@@ -163,7 +172,7 @@ def _step(
     images = batch.images.to(device=device, memory_format=torch.channels_last_3d)
     with autocast(config.precision, device):
         logits = network(images)
-    terms = dice_cross_entropy(logits.float(), batch.channels.to(device), batch.known.to(device))
+    terms = loss_of(logits, batch.channels.to(device), batch.known.to(device))
     loss = terms.dice + terms.cross_entropy
     value = float(loss.detach())
     if not math.isfinite(value):

@@ -16,7 +16,7 @@ from segmenters.networks import NETWORKS
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"network": "vnet"}, "network is 'vnet', expected one of segresnet, unet"),
+        ({"network": "vnet"}, "network is 'vnet', expected one of dynunet, segresnet, stunet_base,"),
         ({"intensity": "raw"}, "expected one of per_volume_percentile, ct_hu"),
         ({"precision": "float16"}, "expected one of auto, float32, bfloat16"),
         ({"patch": (16, 16, 20)}, "three multiples of 8"),

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from segmenters.losses import annotated_log_prob, dice_cross_entropy
+from segmenters.losses import annotated_log_prob, dice_cross_entropy, loss_of
 
 # two voxels: probabilities of background, first and second structure
 PROB = torch.tensor([[0.5, 0.6], [0.3, 0.1], [0.2, 0.3]]).reshape(1, 3, 1, 1, 2)
@@ -100,3 +100,37 @@ def test_extreme_logits_stay_finite():
     (gradient,) = torch.autograd.grad(terms.dice, logits)
 
     assert torch.isfinite(gradient).all()
+
+
+def test_each_level_counts_half_of_the_one_above_and_the_coarsest_nothing():
+    known = torch.tensor([[True, True, True]])
+    finest = PROB.log()
+    target = TARGET
+    coarse = torch.tensor([0.1, 0.7, 0.2]).log().reshape(1, 3, 1, 1, 1)
+
+    terms = loss_of([finest, coarse, torch.full((1, 3, 1, 1, 1), torch.nan)], target, known)
+
+    # at half the resolution the second voxel is the nearest: background
+    expected = 2 / 3 * -(math.log(0.3) + math.log(0.6)) / 2 + 1 / 3 * -math.log(0.1)
+    assert float(terms.cross_entropy) == pytest.approx(expected)
+    assert float(terms.dice) == pytest.approx(2 / 3 * 1 / 3)
+
+
+def test_the_loss_of_one_level_is_the_plain_one():
+    known = torch.tensor([[True, True, True]])
+
+    terms, plain = loss_of(PROB.log(), TARGET, known), dice_cross_entropy(PROB.log(), TARGET, known)
+
+    assert float(terms.cross_entropy) == pytest.approx(float(plain.cross_entropy))
+    assert float(terms.dice) == pytest.approx(float(plain.dice))
+
+
+def test_coarser_levels_learn():
+    known = torch.tensor([[True, True, True]])
+    levels = [torch.zeros(1, 3, *shape, requires_grad=True) for shape in ((1, 1, 2), (1, 1, 1), (1, 1, 1))]
+    terms = loss_of(levels, TARGET, known)
+
+    torch.autograd.backward(terms.dice + terms.cross_entropy)
+
+    assert bool(levels[1].grad.any())
+    assert levels[2].grad is None

@@ -14,8 +14,8 @@ from segmenters.preprocessing import (
     trained_structures,
 )
 
-CT = SegmenterConfig(patch=(8, 8, 8), intensity="ct_hu", window_hu=(-100.0, 300.0))
-MR = SegmenterConfig(patch=(8, 8, 8))
+CT = SegmenterConfig(patch=(8, 8, 16), intensity="ct_hu", window_hu=(-100.0, 300.0))
+MR = SegmenterConfig(patch=(8, 8, 16))
 
 
 def prepare(case, trained, structures, config, spacing_mm=(3.0, 1.0, 0.5)):

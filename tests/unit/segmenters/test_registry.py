@@ -38,7 +38,7 @@ def test_an_unknown_family_is_refused(tmp_path):
 
 
 def test_dropout_is_what_mc_dropout_takes():
-    without, with_dropout = (SegmenterConfig(patch=(8, 8, 8), dropout=p) for p in (0.0, 0.1))
+    without, with_dropout = (SegmenterConfig(patch=(8, 8, 16), dropout=p) for p in (0.0, 0.1))
 
     assert with_dropout.measures - without.measures == {"mc_dropout"}
     assert "entropy" in without.measures
