@@ -215,7 +215,7 @@ def test_learns_every_structure_from_partly_annotated_cases(trained, unseen, tmp
     ]
 
     summary = summarise(results, [structure.name for structure in STRUCTURES])
-    expected = EXPECTED_DSC.get(segmenter.config.network, 0.8)
+    expected = EXPECTED_DSC.get(segmenter.config.architecture, 0.8)
     assert min(summary.per_structure_dsc.values()) > expected
     assert summary.nsd > expected
 
