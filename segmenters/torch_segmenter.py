@@ -1,6 +1,6 @@
 """The segmenter behind every network that our own loop trains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,22 +9,16 @@ from torch import Tensor
 from cohort.case import CaseView, Structure
 from cohort.errors import ConfigError, ModelError
 from cohort.records import Checkpoint, Prediction, TrainingCase
-from cohort.seeds import generator
 from cohort.volume import read_image
 from segmenters.base import Report
-from segmenters.checkpoints import load_network, save_checkpoint
+from segmenters.checkpoints import load_network
 from segmenters.config import SegmenterConfig
 from segmenters.denormals import denormals
+from segmenters.fitting import make_fit, run_fit
 from segmenters.inference import Windows, labels_on_image, predict_probabilities
 from segmenters.networks import to_device
 from segmenters.predictions import find_prediction, write_prediction
-from segmenters.preprocessing import (
-    median_spacing_mm,
-    prepare_image,
-    prepare_training_case,
-    trained_structures,
-)
-from segmenters.training import train
+from segmenters.preprocessing import prepare_image
 from segmenters.uncertainty import Passes, Variation, check_measures, measure
 
 
@@ -62,41 +56,28 @@ class TorchSegmenter:
         """Train from scratch; see `segmenters.base.Segmenter.fit`.
 
         A structure that no case annotates gets no channel: the network is not trained on it until seen.
+        With early stopping the training may end before a checkpoint step, which is then missing; the last
+        checkpoint bears the step after which it ended, and holds the weights that were measured best.
 
         Raises:
-            ModelError: without cases or annotated structures, or if the loss is not finite.
-            ConfigError: if a checkpoint step lies outside the training.
+            ModelError: without cases or annotated structures, if the loss is not finite, or if a process
+                that takes part fails.
+            ConfigError: if a checkpoint step lies outside the training, early stopping finds too few
+                patients, or there are not enough GPUs for the processes.
             DataError: if a file is missing or broken.
         """
-        config = self._config
-        total = config.steps if steps is None else steps
-        wanted = _checkpoint_steps(checkpoint_steps, total)
-        trained = trained_structures(cases, structures)
-        spacing_mm = config.spacing_mm or median_spacing_mm(cases)
-        prepared = [
-            prepare_training_case(
-                case, trained, structures, spacing_mm, config, generator(seed, "places", case.case_id)
-            )
-            for case in cases
-        ]
-        names = tuple(structure.name for structure in trained)
-        checkpoints: list[Checkpoint] = []
-
-        def keep(step: int, weights: Mapping[str, Tensor]) -> None:
-            checkpoints.append(save_checkpoint(out, step, weights, config, names, spacing_mm))
-
-        train(
-            prepared,
-            spacing_mm,
-            config,
+        total = self._config.steps if steps is None else steps
+        fit = make_fit(
+            self._config,
+            self._device,
+            cases,
+            structures,
+            out,
             seed=seed,
             steps=total,
-            checkpoint_steps=wanted,
-            keep=keep,
-            device=self._device,
-            report=report,
+            checkpoint_steps=_checkpoint_steps(checkpoint_steps, total),
         )
-        return tuple(checkpoints)
+        return run_fit(fit, report)
 
     def predict(
         self,

@@ -8,7 +8,9 @@ from torch import nn
 from cohort.errors import ModelError
 from segmenters.config import SegmenterConfig
 from segmenters.preprocessing import PreparedCase, prepare_training_case
-from segmenters.training import WeightAverage, batches, learning_rate, train
+from segmenters.averaging import WeightAverage
+from segmenters.loading import Patches
+from segmenters.training import learning_rate, train
 
 SPACING = (3.0, 1.0, 0.5)
 CPU = torch.device("cpu")
