@@ -156,5 +156,6 @@ def _path(folder: Path, index: int, name: str) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    for path in folder.glob(f"{_HIDDEN}*"):
-        path.unlink()
+    for pattern in (f"{_HIDDEN}*", f".{_HIDDEN}*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink()

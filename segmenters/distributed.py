@@ -5,6 +5,7 @@ training joins them instead.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,12 +127,10 @@ def process_group(
     """
     if processes == 1:
         yield ALONE
-    elif _launched():
-        with _joined(device) as group:
-            yield group
-    else:
-        with _started(processes, device, work, arguments) as group:
-            yield group
+        return
+    made = _joined(device) if _launched() else _started(processes, device, work, arguments)
+    with _quiet(), made as group:
+        yield group
 
 
 def _launched() -> bool:
@@ -207,9 +206,18 @@ def _other(
     store.set(_here(rank), "")
     _enter(store, rank, processes, device)
     try:
-        work(Group(rank=rank, size=processes), *arguments)
+        with _quiet():
+            work(Group(rank=rank, size=processes), *arguments)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a warning about gradients of layers with one channel, whose two memory layouts are the same."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        yield
 
 
 def _here(rank: int) -> str:

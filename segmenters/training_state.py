@@ -154,8 +154,9 @@ class StateFile:
     def remove(self) -> None:
         """Remove the state, for the training has ended."""
         self._note.unlink(missing_ok=True)
-        for path in self._folder.glob(f"{_HIDDEN}_*.pt"):
-            path.unlink()
+        for pattern in (f"{_HIDDEN}_*.pt", f".{_HIDDEN}*.tmp"):
+            for path in self._folder.glob(pattern):
+                path.unlink()
 
     @property
     def _note(self) -> Path:
