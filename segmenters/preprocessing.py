@@ -175,7 +175,7 @@ def prepare_training_case(
         image=image,
         channels=channels,
         known=torch.tensor([True, *(structure.name in case.annotated for structure in trained)]),
-        places=_places(channels, rng),
+        places=places_of(channels, rng),
     )
 
 
@@ -203,7 +203,8 @@ def _read_channels(
     return resample_labels(torch.from_numpy(canonical.array), working_shape(canonical, spacing_mm))
 
 
-def _places(channels: Tensor, rng: np.random.Generator) -> dict[int, Places]:
+def places_of(channels: Tensor, rng: np.random.Generator) -> dict[int, Places]:
+    """Channel -> (N, 3) voxels of it, a random part of those of a large structure."""
     flat = channels.numpy().ravel()
     places: dict[int, Places] = {}
     for channel in range(1, int(flat.max()) + 1):

@@ -1,5 +1,6 @@
 """The one loop that trains every torch network."""
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -42,11 +43,12 @@ def train(
     keep: Keep,
     device: torch.device,
     report: Report | None = None,
+    network: nn.Module | None = None,
     held_back: Sequence[PreparedCase] = (),
     saved: StateFile | None = None,
     group: Group = ALONE,
 ) -> tuple[int, ...]:
-    """Train a network from scratch with AdamW on a one-cycle schedule, or go on with a training that stopped.
+    """Train a network with AdamW on a one-cycle schedule, or go on with a training that stopped.
 
     Args:
         cases: prepared, at least one.
@@ -58,6 +60,7 @@ def train(
         keep: stores weights.
         device: to train on.
         report: is told the mean loss every few steps; what was told before a training stopped is told again.
+        network: to go on from, None for the config's with new weights.
         held_back: prepared cases that early stopping measures; without them there is none. With them the
             last weights that `keep` gets are the best ones, at the step after which the training ended.
         saved: where the state of the training lies; the leading process writes it.
@@ -69,7 +72,10 @@ def train(
     Raises:
         ModelError: if the loss is not finite.
     """
-    run = _Run(cases, spacing_mm, config, seed, steps, device, group)
+    if network is None:
+        network = build_network(config, len(cases[0].known), derive_seed(seed, "weights"))
+    patches = Patches(cases, spacing_mm, config, seed)
+    run = _Run(network, patches, config, seed, steps, device, group)
     if held_back:
         run.measure_on(held_back)
     if saved is not None:
@@ -108,8 +114,8 @@ class _Run:
 
     def __init__(
         self,
-        cases: Sequence[PreparedCase],
-        spacing_mm: Spacing,
+        network: nn.Module,
+        patches: Patches,
         config: SegmenterConfig,
         seed: int,
         steps: int,
@@ -117,15 +123,13 @@ class _Run:
         group: Group,
     ) -> None:
         self._config, self._seed, self._steps = config, seed, steps
-        self._device, self._group = device, group
-        self._output_channels = len(cases[0].known)
-        self._network = self._built().train()
+        self._device, self._group, self._patches = device, group, patches
+        self._network = to_device(network, device).train()
         self._shared = group.shared(self._network, device)
         self._average = WeightAverage(self._network, config.average_decay)
         self._optimiser = torch.optim.AdamW(
             self._network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self._patches = Patches(cases, spacing_mm, config, seed)
         self._validation: Validation | None = None
         self._stopping = Stopping(config.early_stopping)
         self.step = 0
@@ -135,8 +139,8 @@ class _Run:
 
     def measure_on(self, held_back: Sequence[PreparedCase]) -> None:
         """Stop early by these cases."""
-        network = self._built()
-        self._validation = Validation(held_back, network, self._config, self._device, self._group)
+        copied = copy.deepcopy(self._network)
+        self._validation = Validation(held_back, copied, self._config, self._device, self._group)
 
     def loaded(self) -> Generator[list[Batch], None, None]:
         """The batches of the steps that are left."""
@@ -227,7 +231,3 @@ class _Run:
         if report is not None:
             for step, metrics in self._told:
                 report(step, self._steps, metrics)
-
-    def _built(self) -> nn.Module:
-        network = build_network(self._config, self._output_channels, derive_seed(self._seed, "weights"))
-        return to_device(network, self._device)
