@@ -146,6 +146,7 @@ def _launched_rank() -> tuple[int, int]:
 @contextmanager
 def _joined(device: torch.device) -> Iterator[Group]:
     rank, size = _launched_rank()
+    _use(own_device(device, rank, size))
     made_here = not dist.is_initialized()
     if made_here:
         dist.init_process_group(_backend(device), timeout=_PATIENCE_WHILE_PREPARING)
@@ -160,6 +161,7 @@ def _joined(device: torch.device) -> Iterator[Group]:
 def _started(
     processes: int, device: torch.device, work: Callable[..., object], arguments: tuple[Any, ...]
 ) -> Iterator[Group]:
+    own_device(device, processes - 1, processes)  # refuse too many before any is started
     before = torch.get_num_threads()
     threads = max(1, before // processes)
     store = _store(_ANY_FREE_PORT, processes, leads=True)
@@ -202,6 +204,7 @@ def _other(
 ) -> None:
     torch.set_num_threads(threads)
     rank = index + 1
+    _use(own_device(torch.device(device), rank, processes))
     store = _store(port, processes, leads=False)
     store.set(_here(rank), "")
     _enter(store, rank, processes, device)
@@ -222,6 +225,11 @@ def _quiet() -> Iterator[None]:
 
 def _here(rank: int) -> str:
     return f"started/{rank}"
+
+
+def _use(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def _store(port: int, processes: int, *, leads: bool) -> Any:
