@@ -5,9 +5,11 @@ Arrays are (D, H, W) = (z, y, x) as stored; affines are NIfTI's, from voxel (x, 
 
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -182,11 +184,18 @@ def write_volume(path: Path, array: Array, affine: Affine) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, flush it to disk, and rename it: it is whole or not there."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece as `write_bytes` does; an error in the block leaves what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -39,7 +39,18 @@ for _settings in (SegmenterConfig, NnUNetConfig, BundleConfig, CommandConfig, Se
 _PATIENTS_NEEDED = {"nothing": 1, "sentinel": 2, "fused": 3}
 
 WHERE_AND_HOW = frozenset(
-    {"campaigns_root", "root", "experiment", "data.root", "data.labelled", "data.unlabelled", "data.held_out"}
+    {
+        "campaigns_root",
+        "root",
+        "experiment",
+        "data.root",
+        "data.labelled",
+        "data.unlabelled",
+        "data.held_out",
+        "segmenter.resources.cache_gib",
+        "segmenter.resources.loaders",
+        "segmenter.resources.save_every",
+    }
 )
 """Keys that may change between two starts of one campaign: they do not say what is computed."""
 

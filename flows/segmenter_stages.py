@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cohort.case import CaseView, Structure
 from cohort.records import Checkpoint, Prediction, TrainingCase
@@ -70,7 +71,7 @@ class SegmenterStages:
         inputs = {
             "training_set": training_set,
             "images": {case.case_id: self.fingerprints[case.case_id] for case in cases},
-            "segmenter": asdict(self.config),
+            "segmenter": _decisive(self.config),
             "structures": [asdict(structure) for structure in self.structures],
             "steps": steps,
             "checkpoint_steps": list(checkpoint_steps),
@@ -102,7 +103,7 @@ class SegmenterStages:
         inputs = {
             "cases": {case.case_id: self.fingerprints[case.case_id] for case in cases},
             "checkpoint": checkpoint.sha256,
-            "segmenter": asdict(self.config),
+            "segmenter": _decisive(self.config),
             "uncertainty": list(kinds),
         }
 
@@ -121,3 +122,8 @@ class SegmenterStages:
 
         finished = run_stage(self.folder, name, inputs, make)
         return tuple(read_prediction(finished / f"{case.case_id}.json") for case in cases)
+
+
+def _decisive(config: SegmenterSettings) -> dict[str, Any]:
+    """The settings without what a training may use of the machine, which may change between two starts."""
+    return {name: value for name, value in asdict(config).items() if name != "resources"}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cohort.case import Shape, Spacing
 from segmenters.config import Augmentation
-from segmenters.preprocessing import PreparedCase
+from segmenters.preprocessing import PreparedCase, Voxels
 
 _ELASTIC_POINTS = 5
 
@@ -67,7 +67,7 @@ def vary_intensity(images: Tensor, augmentation: Augmentation, generator: torch.
     return images
 
 
-def _crop(volume: Tensor, start: Shape, patch: Shape, fill: float) -> Tensor:
+def _crop(volume: Voxels, start: Shape, patch: Shape, fill: float) -> Tensor:
     inside = tuple(
         slice(max(first, 0), min(first + side, size))
         for first, side, size in zip(start, patch, volume.shape, strict=True)
@@ -75,7 +75,7 @@ def _crop(volume: Tensor, start: Shape, patch: Shape, fill: float) -> Tensor:
     piece = volume[inside]
     if tuple(piece.shape) == patch:
         return piece
-    result = volume.new_full(patch, fill)
+    result = piece.new_full(patch, fill)
     where = tuple(
         slice(part.start - first, part.stop - first) for part, first in zip(inside, start, strict=True)
     )
@@ -93,15 +93,43 @@ def _warp(
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     matrix = _draw_matrix(spacing_mm, augmentation, rng)
-    grid = _sampling_grid(matrix, start, patch, (case.image.shape[0], *case.image.shape[1:3]))
+    bend = np.array([augmentation.elastic_mm / size for size in spacing_mm])
+    points = rng.standard_normal((3, *(_ELASTIC_POINTS,) * 3)) * bend[:, None, None, None]
+    centre = np.array(start) + (np.array(patch) - 1) / 2
+    box = _reach(centre, matrix, patch, np.abs(points).max(axis=(1, 2, 3)), case.image.shape)
+    grid = _sampling_grid(matrix, centre, patch, box)
     if augmentation.elastic_mm > 0:
-        grid = grid + _displacement(case.image.shape, patch, spacing_mm, augmentation.elastic_mm, rng)
-    image = case.image[None, None] - padding if padding else case.image[None, None]
-    warped = functional.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        grid = grid + _displacement(points, patch, box)
+    image = case.image[box][None, None]
+    warped = functional.grid_sample(
+        image - padding if padding else image,
+        grid,
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
+    )
     channels = functional.grid_sample(
-        case.channels[None, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
+        case.channels[box][None, None].float(),
+        grid,
+        mode="nearest",
+        padding_mode="zeros",
+        align_corners=False,
     )
     return (warped[0, 0] + padding if padding else warped[0, 0]), channels[0, 0].to(torch.uint8)
+
+
+def _reach(
+    centre: NDArray[np.float64],
+    matrix: NDArray[np.float64],
+    patch: Shape,
+    bend: NDArray[np.float64],
+    shape: torch.Size,
+) -> tuple[slice, ...]:
+    """The part of the volume that a varied patch takes its voxels from, with one voxel around it."""
+    extent = np.abs(matrix) @ ((np.array(patch) - 1) / 2) + bend + 1.0
+    first = np.clip(np.floor(centre - extent), 0, np.array(shape) - 1).astype(int)
+    last = np.clip(np.ceil(centre + extent), 0, np.array(shape) - 1).astype(int)
+    return tuple(slice(int(low), int(high) + 1) for low, high in zip(first, last, strict=True))
 
 
 def _draw_matrix(
@@ -121,22 +149,26 @@ def _draw_matrix(
     return np.asarray(matrix * scale * size[None, :] / size[:, None])
 
 
-def _sampling_grid(matrix: NDArray[np.float64], start: Shape, patch: Shape, shape: Shape) -> Tensor:
-    """(1, D, H, W, 3) positions for `grid_sample`, whose last axis is (x, y, z) in [-1, 1]."""
-    sides, sizes = np.array(patch), np.array(shape)
-    centre = np.array(start) + (sides - 1) / 2
+def _sampling_grid(
+    matrix: NDArray[np.float64], centre: NDArray[np.float64], patch: Shape, box: tuple[slice, ...]
+) -> Tensor:
+    """(1, D, H, W, 3) positions in a box for `grid_sample`, whose last axis is (x, y, z) in [-1, 1]."""
+    sides, sizes = np.array(patch), _sizes(box)
     linear = matrix * sides[None, :] / sizes[:, None]
-    offset = (2 * centre + 1) / sizes - 1
+    offset = (2 * (centre - [part.start for part in box]) + 1) / sizes - 1
     theta = np.concatenate([linear[::-1, ::-1], offset[::-1, None]], axis=1)
     tensor = torch.from_numpy(theta.astype(np.float32))[None]
     return functional.affine_grid(tensor, [1, 1, *patch], align_corners=False)
 
 
-def _displacement(
-    shape: torch.Size, patch: Shape, spacing_mm: Spacing, elastic_mm: float, rng: np.random.Generator
-) -> Tensor:
-    """(1, D, H, W, 3) smooth random shift, in `grid_sample`'s units."""
-    coarse = torch.from_numpy(rng.standard_normal((1, 3, *(_ELASTIC_POINTS,) * 3)).astype(np.float32))
-    unit = [2.0 * elastic_mm / (s * n) for s, n in zip(spacing_mm, shape, strict=True)][::-1]
-    fine = functional.interpolate(coarse, size=patch, mode="trilinear", align_corners=True)
-    return fine.permute(0, 2, 3, 4, 1) * torch.tensor(unit)
+def _displacement(points: NDArray[np.float64], patch: Shape, box: tuple[slice, ...]) -> Tensor:
+    """(1, D, H, W, 3) smooth shift through coarse points (3, ...) in voxels, in `grid_sample`'s units."""
+    coarse = (points * (2.0 / _sizes(box))[:, None, None, None])[::-1].astype(np.float32)
+    fine = functional.interpolate(
+        torch.from_numpy(coarse)[None], size=patch, mode="trilinear", align_corners=True
+    )
+    return fine.permute(0, 2, 3, 4, 1)
+
+
+def _sizes(box: tuple[slice, ...]) -> NDArray[np.int64]:
+    return np.array([part.stop - part.start for part in box])

@@ -77,7 +77,7 @@ class Segmenter(Protocol):
                 what it left there, in files whose name begins with a dot; they are gone when it ends.
             seed: of everything random; the same seed gives the same weights at a fixed thread count.
             steps: optimiser steps, None is the configured number.
-            checkpoint_steps: steps after which to keep a checkpoint too.
+            checkpoint_steps: steps after which to keep a checkpoint too, unless the training ends before.
             report: is told the progress.
 
         Returns:

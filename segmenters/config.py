@@ -8,6 +8,9 @@ from typing import Any, Literal
 from cohort.case import Shape, Spacing
 from cohort.errors import ConfigError
 from segmenters.architectures import ARCHITECTURES, NETWORK_NAMES, check_channels, check_patch, level_strides
+from segmenters.checks import check_choice as check_choice
+from segmenters.checks import check_range as check_range
+from segmenters.training_config import EarlyStopping, Resources, check_shares
 from segmenters.uncertainty import MEASURES
 
 Intensity = Literal["per_volume_percentile", "ct_hu"]
@@ -79,11 +82,16 @@ class SegmenterConfig:
             deviation 1) or "ct_hu" (`window_hu` to [-1, 1]).
         window_hu: of "ct_hu".
         steps: optimiser steps.
-        batch_size: patches per step.
+        batch_size: patches that are in memory at once, and per step where `accumulate` is 1.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: of AdamW.
         foreground_fraction: share of patches that are centred on a structure.
         average_decay: decay of the moving average of the weights, 0 is off.
+        accumulate: batches per step, whose gradients are added before the weights change.
+        processes: that train together, each on its share of every batch and on a GPU of its own where there
+            are GPUs.
+        early_stopping: on patients that are held back, off by default.
+        resources: that a training may use; they change nothing in its result.
         augmentation: of the training patches.
         precision: "bfloat16" trains under autocast, "auto" does where the processor has it.
         overlap: of neighbouring windows at inference, 0 to below 1.
@@ -113,6 +121,10 @@ class SegmenterConfig:
     weight_decay: float = 1e-4
     foreground_fraction: float = 0.75
     average_decay: float = 0.98
+    accumulate: int = 1
+    processes: int = 1
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    resources: Resources = field(default_factory=Resources)
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Precision = "auto"
     overlap: float = 0.5
@@ -131,8 +143,9 @@ class SegmenterConfig:
         check_range("foreground_fraction", self.foreground_fraction, 0.0, 1.0)
         check_range("average_decay", self.average_decay, 0.0, 0.99999)
         check_range("overlap", self.overlap, 0.0, 0.95)
-        for name in ("steps", "batch_size", "window_batch"):
+        for name in ("steps", "batch_size", "window_batch", "accumulate", "processes"):
             check_range(name, getattr(self, name), 1, math.inf)
+        check_shares(self.batch_size, self.processes)
         check_range("residual_units", self.residual_units, 0, 8)
         if not 0.0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate is {self.learning_rate}, expected a number above 0")
@@ -175,6 +188,9 @@ class SegmenterConfig:
             raise ConfigError(f"spacing_mm is {self.spacing_mm}, expected three sizes above 0 in (D, H, W)")
 
 
+_PARTS = {"augmentation": Augmentation, "early_stopping": EarlyStopping, "resources": Resources}
+
+
 def config_to_dict(config: SegmenterConfig) -> dict[str, Any]:
     """The config as JSON can hold it."""
     return asdict(config)
@@ -195,10 +211,11 @@ def config_from_dict(values: Mapping[str, Any]) -> SegmenterConfig:
     if unknown:
         raise ConfigError(f"Unknown segmenter settings {unknown}; known: {sorted(known)}")
     tidy = _tuples(values)
-    inner = tidy.get("augmentation")
     try:
-        if isinstance(inner, Mapping):
-            tidy["augmentation"] = Augmentation(**_tuples(inner))
+        for name, kind in _PARTS.items():
+            inner = tidy.get(name)
+            if isinstance(inner, Mapping):
+                tidy[name] = kind(**_tuples(inner))
         return SegmenterConfig(**tidy)
     except TypeError as error:
         raise ConfigError(f"The segmenter settings do not fit: {error}") from error
@@ -210,23 +227,3 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tuple(value: Any) -> Any:
     return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
-
-
-def check_range(name: str, value: float, lower: float, upper: float) -> None:
-    """Refuse a setting outside of its range.
-
-    Raises:
-        ConfigError: naming the setting, what it is and what was expected.
-    """
-    if not lower <= value <= upper:
-        raise ConfigError(f"{name} is {value}, expected a number from {lower} to {upper}")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a setting that is none of the choices.
-
-    Raises:
-        ConfigError: listing them.
-    """
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(choices)}")

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from segmenters.pooling import Pool, of_these
+
 _SMOOTH = 1.0
 
 
@@ -30,18 +32,21 @@ def level_weights(levels: int) -> tuple[float, ...]:
     return (*(share / sum(shares) for share in shares), *(0.0,) * (levels - len(shares)))
 
 
-def loss_of(logits: Tensor | Sequence[Tensor], channels: Tensor, known: Tensor) -> LossTerms:
+def loss_of(
+    logits: Tensor | Sequence[Tensor], channels: Tensor, known: Tensor, pool: Pool = of_these
+) -> LossTerms:
     """The loss of what a network gives in training: `dice_cross_entropy` of each level, weighted.
 
     Args:
         logits: (B, C, D, H, W), or with deep supervision a list of them, finest first; any float type.
         channels: (B, D, H, W) int64 at the finest level; a coarser one takes the nearest voxels.
         known: (B, C) bool, the channels that each sample's annotation answers for.
+        pool: as in `dice_cross_entropy`, called once a level.
     """
     levels = [logits] if isinstance(logits, Tensor) else logits
     shares = level_weights(len(levels))
     terms = [
-        (share, dice_cross_entropy(found.float(), _at_level(channels, found), known))
+        (share, dice_cross_entropy(found.float(), _at_level(channels, found), known, pool))
         for share, found in zip(shares, levels, strict=True)
         if share > 0.0
     ]
@@ -85,7 +90,7 @@ def annotated_log_prob(log_prob: Tensor, channels: Tensor, known: Tensor) -> Ten
     return torch.where(channels == 0, unnamed, named)
 
 
-def dice_cross_entropy(logits: Tensor, channels: Tensor, known: Tensor) -> LossTerms:
+def dice_cross_entropy(logits: Tensor, channels: Tensor, known: Tensor, pool: Pool = of_these) -> LossTerms:
     """Soft Dice loss of the annotated structures and cross-entropy, with unannotated ones marginalised.
 
     The Dice of a structure is taken over all samples of the batch that annotate it, and averaged over
@@ -97,13 +102,14 @@ def dice_cross_entropy(logits: Tensor, channels: Tensor, known: Tensor) -> LossT
         logits: (B, C, D, H, W) float32, background first.
         channels: (B, D, H, W) int64 in [0, C), 0 is background-or-unknown.
         known: (B, C) bool, the channels that each sample's annotation answers for.
+        pool: turns sums over these samples into sums over the whole batch, where they are a part of it.
 
     Returns:
         Dice loss in [0, 1] and cross-entropy in nats per voxel.
     """
     log_prob = functional.log_softmax(logits, dim=1)
     return LossTerms(
-        dice=_dice(log_prob.exp(), channels, known),
+        dice=_dice(log_prob.exp(), channels, known, pool),
         cross_entropy=-annotated_log_prob(log_prob, channels, known).mean(),
     )
 
@@ -115,13 +121,14 @@ def _background_or_unknown(log_prob: Tensor, known: Tensor) -> Tensor:
     return log_prob[hidden].logsumexp(dim=0)
 
 
-def _dice(prob: Tensor, channels: Tensor, known: Tensor) -> Tensor:
+def _dice(prob: Tensor, channels: Tensor, known: Tensor, pool: Pool) -> Tensor:
     reference = torch.zeros_like(prob).scatter_(1, channels[:, None], 1.0)
     counted = known.to(prob.dtype)
     axes = (2, 3, 4)
     overlap = ((prob * reference).sum(axes) * counted).sum(0)[1:]
     size = (reference.sum(axes) * counted).sum(0)[1:]
-    total = (prob.sum(axes) * counted).sum(0)[1:] + size
-    losses = 1.0 - (2.0 * overlap + _SMOOTH) / (total + _SMOOTH)
-    present = (size > 0).to(prob.dtype)
+    predicted = (prob.sum(axes) * counted).sum(0)[1:]
+    sums = pool(torch.stack([overlap, size, predicted]))
+    losses = 1.0 - (2.0 * sums[0] + _SMOOTH) / (sums[1] + sums[2] + _SMOOTH)
+    present = (sums[1] > 0).to(prob.dtype)
     return (losses * present).sum() / present.sum().clamp(min=1.0)

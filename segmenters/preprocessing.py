@@ -1,7 +1,8 @@
 """From a case's files to what a network sees: canonical orientation, one spacing, normalised intensities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from cohort.case import Shape, Spacing, Structure
 from cohort.errors import ModelError
 from cohort.records import TrainingCase
 from cohort.volume import (
+    Grid,
     Volume,
     check_same_grid,
     read_grid,
@@ -26,9 +28,24 @@ PERCENTILES = (0.5, 99.5)
 _MAX_PLACES = 4096
 
 
+Places = Tensor | NDArray[np.int32]
+"""(N, 3) voxels."""
+
+
+class Voxels(Protocol):
+    """A volume (D, H, W) that boxes are read from: a tensor, or a file that is larger than memory."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(D, H, W)."""
+
+    def __getitem__(self, box: tuple[slice, ...], /) -> Tensor:
+        """The voxels of a box."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PreparedCase:
-    """A training case in memory.
+    """A training case in memory, or on disk and read box by box.
 
     Args:
         case_id: of the case.
@@ -39,10 +56,10 @@ class PreparedCase:
     """
 
     case_id: str
-    image: Tensor
-    channels: Tensor
+    image: Voxels
+    channels: Voxels
     known: Tensor
-    places: dict[int, Tensor]
+    places: Mapping[int, Places]
 
 
 def trained_structures(
@@ -98,12 +115,17 @@ def normalise(image: NDArray[np.float32], config: SegmenterConfig) -> NDArray[np
     """
     if config.intensity == "ct_hu":
         lower, upper = config.window_hu
-        scaled = (np.clip(image, lower, upper) - lower) * (2.0 / (upper - lower)) - 1.0
+        scaled = np.clip(image, lower, upper)
+        scaled -= lower
+        scaled *= 2.0 / (upper - lower)
+        scaled -= 1.0
         return np.asarray(scaled, dtype=np.float32)
     low, high = np.percentile(image, PERCENTILES)
-    clipped = np.clip(image, low, high).astype(np.float64)
-    spread = float(clipped.std())
-    return np.asarray((clipped - clipped.mean()) / max(spread, 1e-8), dtype=np.float32)
+    values = np.clip(image, low, high).astype(np.float64)
+    spread = float(values.std())
+    values -= values.mean()
+    values /= max(spread, 1e-8)
+    return np.asarray(values, dtype=np.float32)
 
 
 def padding_value(config: SegmenterConfig) -> float:
@@ -146,33 +168,51 @@ def prepare_training_case(
         DataError: if a file is missing or broken, or a label is not declared.
         GeometryError: if the label map does not lie on the image's grid.
     """
-    image = read_image(case.image)
-    labels = read_label_map(case.label_map, frozenset(s.label for s in structures))
-    check_same_grid(image, labels, case.image, case.label_map)
-    table = np.zeros(256, dtype=np.uint8)
-    for channel, structure in enumerate(trained, start=1):
-        if structure.name in case.annotated:
-            table[structure.label] = channel
-    canonical = to_canonical(Volume(array=table[labels.array], affine=image.affine))
-    channels = resample_labels(torch.from_numpy(canonical.array), working_shape(canonical, spacing_mm))
+    grid, image = _read_prepared(case, spacing_mm, config)
+    channels = _read_channels(case, grid, trained, structures, spacing_mm)
     return PreparedCase(
         case_id=case.case_id,
-        image=prepare_image(image, spacing_mm, config),
+        image=image,
         channels=channels,
         known=torch.tensor([True, *(structure.name in case.annotated for structure in trained)]),
         places=places_of(channels, rng),
     )
 
 
-def places_of(channels: Tensor, rng: np.random.Generator) -> dict[int, Tensor]:
+def _read_prepared(case: TrainingCase, spacing_mm: Spacing, config: SegmenterConfig) -> tuple[Grid, Tensor]:
+    """The image's grid, and the prepared image; the stored one leaves memory before the labels come."""
+    stored = read_image(case.image)
+    depth, height, width = stored.array.shape
+    return Grid(shape=(depth, height, width), affine=stored.affine), prepare_image(stored, spacing_mm, config)
+
+
+def _read_channels(
+    case: TrainingCase,
+    grid: Grid,
+    trained: Sequence[Structure],
+    structures: Sequence[Structure],
+    spacing_mm: Spacing,
+) -> Tensor:
+    labels = read_label_map(case.label_map, frozenset(s.label for s in structures))
+    check_same_grid(grid, labels, case.image, case.label_map)
+    table = np.zeros(256, dtype=np.uint8)
+    for channel, structure in enumerate(trained, start=1):
+        if structure.name in case.annotated:
+            table[structure.label] = channel
+    canonical = to_canonical(Volume(array=table[labels.array], affine=grid.affine))
+    return resample_labels(torch.from_numpy(canonical.array), working_shape(canonical, spacing_mm))
+
+
+def places_of(channels: Tensor, rng: np.random.Generator) -> dict[int, Places]:
     """Channel -> (N, 3) voxels of it, a random part of those of a large structure."""
-    places = {}
-    for channel in torch.unique(channels).tolist():
-        if channel == 0:
+    flat = channels.numpy().ravel()
+    places: dict[int, Places] = {}
+    for channel in range(1, int(flat.max()) + 1):
+        voxels = np.flatnonzero(flat == channel)
+        if len(voxels) == 0:
             continue
-        voxels = torch.nonzero(channels == channel)
         if len(voxels) > _MAX_PLACES:
-            chosen = np.sort(rng.choice(len(voxels), _MAX_PLACES, replace=False))
-            voxels = voxels[torch.from_numpy(chosen)]
-        places[int(channel)] = voxels.to(torch.int32)
+            voxels = voxels[np.sort(rng.choice(len(voxels), _MAX_PLACES, replace=False))]
+        at = np.stack(np.unravel_index(voxels, tuple(channels.shape)), axis=1)
+        places[channel] = torch.from_numpy(at.astype(np.int32))
     return places

@@ -1,13 +1,16 @@
-"""Which patch to train on next: mostly centred on a structure, every structure equally often."""
+"""Which patch to train on: mostly centred on a structure, every structure equally often."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from torch import Tensor
 
 from cohort.case import Shape
-from segmenters.preprocessing import PreparedCase
+from cohort.seeds import generator
+from segmenters.preprocessing import Places, PreparedCase
+
+_REMEMBERED_ROUNDS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,43 +26,64 @@ class Spot:
     start: Shape
 
 
-def spots(
-    cases: Sequence[PreparedCase], patch: Shape, foreground_fraction: float, rng: np.random.Generator
-) -> Iterator[Spot]:
-    """An endless stream of patches.
+class Sampler:
+    """Says where the patch of any number is cut, whatever was asked before.
 
-    A patch that is centred on a structure draws the structure first, then a case that has it: so a structure
-    that few cases annotate is seen as often as one that all do. Cases (of a structure, and of all) come in
-    shuffled rounds, so that each is used equally often.
+    A patch that is centred on a structure gets the structure first, then a case that has it: so a structure
+    that few cases annotate is seen as often as one that all do. Structures, the cases of each, and all cases
+    for the patches that are cut anywhere come in shuffled rounds, so that each is used equally often.
 
     Args:
         cases: to cut from.
         patch: (D, H, W) voxels.
         foreground_fraction: share of patches that are centred on a structure, where any case has one.
-        rng: of the draws.
+        seed: of the shuffles.
     """
-    channels = sorted({channel for case in cases for channel in case.places})
-    holders = [[index for index, case in enumerate(cases) if channel in case.places] for channel in channels]
-    by_channel = [_rounds(indices, rng) for indices in holders]
-    anywhere = _rounds(list(range(len(cases))), rng)
-    while True:
-        if channels and rng.random() < foreground_fraction:
-            drawn = int(rng.integers(len(channels)))
-            index = next(by_channel[drawn])
-            centre = _voxel(cases[index].places[channels[drawn]], rng)
-            yield Spot(case=index, start=_start(cases[index], patch, centre, rng))
-        else:
-            index = next(anywhere)
-            yield Spot(case=index, start=_start(cases[index], patch, None, rng))
+
+    def __init__(
+        self, cases: Sequence[PreparedCase], patch: Shape, foreground_fraction: float, seed: int
+    ) -> None:
+        self._cases, self._patch, self._seed = cases, patch, seed
+        self._channels = sorted({channel for case in cases for channel in case.places})
+        self._holders = {
+            channel: [index for index, case in enumerate(cases) if channel in case.places]
+            for channel in self._channels
+        }
+        self._share = (foreground_fraction if self._channels else 0.0).as_integer_ratio()
+        self._order = lru_cache(maxsize=_REMEMBERED_ROUNDS)(self._shuffled)
+
+    def spot(self, number: int, rng: np.random.Generator) -> Spot:
+        """Where a patch is cut.
+
+        Args:
+            number: of the patch in the whole training, from 0.
+            rng: of the patch alone; draws the voxel within the case.
+        """
+        centred = self._centred_before(number)
+        if self._centred_before(number + 1) == centred:
+            index = self._in_rounds(number - centred, len(self._cases), "cases")
+            return Spot(case=index, start=_start(self._cases[index], self._patch, None, rng))
+        channel = self._channels[self._in_rounds(centred, len(self._channels), "structures")]
+        holders = self._holders[channel]
+        turn = centred // len(self._channels)
+        index = holders[self._in_rounds(turn, len(holders), f"cases of {channel}")]
+        centre = _voxel(self._cases[index].places[channel], rng)
+        return Spot(case=index, start=_start(self._cases[index], self._patch, centre, rng))
+
+    def _centred_before(self, number: int) -> int:
+        """How many of the first patches are centred on a structure, in whole numbers so that it is exact."""
+        part, whole = self._share
+        return number * part // whole
+
+    def _in_rounds(self, turn: int, size: int, name: str) -> int:
+        """What is used at a turn when all of `size` things are used once a round, each round in its order."""
+        return int(self._order(name, turn // size, size)[turn % size])
+
+    def _shuffled(self, name: str, completed: int, size: int) -> tuple[int, ...]:
+        return tuple(generator(self._seed, "order", name, completed).permutation(size).tolist())
 
 
-def _rounds(indices: Sequence[int], rng: np.random.Generator) -> Iterator[int]:
-    while True:
-        for position in rng.permutation(len(indices)):
-            yield indices[int(position)]
-
-
-def _voxel(places: Tensor, rng: np.random.Generator) -> Shape:
+def _voxel(places: Places, rng: np.random.Generator) -> Shape:
     depth, height, width = (int(index) for index in places[int(rng.integers(len(places)))])
     return (depth, height, width)
 

@@ -1,6 +1,6 @@
 """The segmenter behind every network that our own loop trains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,23 +9,16 @@ from torch import Tensor
 from cohort.case import CaseView, Structure
 from cohort.errors import ConfigError, ModelError
 from cohort.records import Checkpoint, Prediction, TrainingCase
-from cohort.seeds import generator
 from cohort.volume import read_image
 from segmenters.base import Report
-from segmenters.checkpoints import load_network, save_checkpoint
+from segmenters.checkpoints import load_network
 from segmenters.config import SegmenterConfig
 from segmenters.denormals import denormals
+from segmenters.fitting import make_fit, run_fit
 from segmenters.inference import Windows, labels_on_image, predict_probabilities
-from segmenters.initial_weights import InitialWeights, read_initial_weights
 from segmenters.networks import to_device
 from segmenters.predictions import find_prediction, write_prediction
-from segmenters.preprocessing import (
-    median_spacing_mm,
-    prepare_image,
-    prepare_training_case,
-    trained_structures,
-)
-from segmenters.training import Start, train
+from segmenters.preprocessing import prepare_image
 from segmenters.uncertainty import Passes, Variation, check_measures, measure
 
 
@@ -63,45 +56,28 @@ class TorchSegmenter:
         """Train, from scratch or from `initial_weights`; see `segmenters.base.Segmenter.fit`.
 
         A structure that no case annotates gets no channel: the network is not trained on it until seen.
+        With early stopping the training may end before a checkpoint step, which is then missing; the last
+        checkpoint bears the step after which it ended, and holds the weights that were measured best.
 
         Raises:
-            ModelError: without cases or annotated structures, if the loss is not finite, or if the initial
-                weights are missing, broken or of another network.
-            ConfigError: if a checkpoint step lies outside the training.
+            ModelError: without cases or annotated structures, if the loss is not finite, if a process that
+                takes part fails, or if the initial weights are missing, broken or of another network.
+            ConfigError: if a checkpoint step lies outside the training, early stopping finds too few
+                patients, or there are not enough GPUs for the processes.
             DataError: if a file is missing or broken.
         """
-        config = self._config
-        total = config.steps if steps is None else steps
-        wanted = steps_to_keep(checkpoint_steps, total)
-        trained = trained_structures(cases, structures)
-        initial = read_initial_weights(config)
-        spacing_mm = config.spacing_mm or median_spacing_mm(cases)
-        prepared = [
-            prepare_training_case(
-                case, trained, structures, spacing_mm, config, generator(seed, "places", case.case_id)
-            )
-            for case in cases
-        ]
-        names = tuple(structure.name for structure in trained)
-        origin = "" if initial is None else initial.sha256
-        checkpoints: list[Checkpoint] = []
-
-        def keep(step: int, weights: Mapping[str, Tensor]) -> None:
-            checkpoints.append(save_checkpoint(out, step, weights, config, names, spacing_mm, origin))
-
-        train(
-            prepared,
-            spacing_mm,
-            config,
+        total = self._config.steps if steps is None else steps
+        fit = make_fit(
+            self._config,
+            self._device,
+            cases,
+            structures,
+            out,
             seed=seed,
             steps=total,
-            checkpoint_steps=wanted,
-            keep=keep,
-            device=self._device,
-            report=report,
-            start=_start(initial, config, names),
+            checkpoint_steps=steps_to_keep(checkpoint_steps, total),
         )
-        return tuple(checkpoints)
+        return run_fit(fit, report)
 
     def predict(
         self,
@@ -177,10 +153,6 @@ class _Predictor:
             self._sha256,
             measure(Passes(prob=prob, again=again), self._uncertainty, self._recipe.structures, names),
         )
-
-
-def _start(initial: InitialWeights | None, config: SegmenterConfig, names: Sequence[str]) -> Start | None:
-    return None if initial is None else lambda network: initial.put_into(network, config, names)
 
 
 def channel_labels(trained: Sequence[str], structures: Sequence[Structure], path: Path) -> tuple[int, ...]:

@@ -1,92 +1,38 @@
 """The one loop that trains every torch network."""
 
+import copy
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cohort.case import Spacing
-from cohort.errors import ModelError
-from cohort.seeds import derive_seed, generator
-from segmenters.augmentation import cut_patch, vary_intensity
+from cohort.seeds import derive_seed
+from segmenters.averaging import WeightAverage
 from segmenters.config import SegmenterConfig
 from segmenters.denormals import denormals
+from segmenters.distributed import ALONE, Group
+from segmenters.early_stopping import Stopping, Validation
+from segmenters.gradients import add_gradient
 from segmenters.initial_weights import parameter_groups
-from segmenters.losses import loss_of
+from segmenters.loading import Batch, Patches, Share, loaded
 from segmenters.networks import build_network, to_device
-from segmenters.precision import autocast
-from segmenters.preprocessing import PreparedCase, padding_value
-from segmenters.sampling import spots
+from segmenters.preprocessing import PreparedCase
+from segmenters.training_state import StateFile, TrainingState
 
 _REPORT_EVERY = 10
 _GRADIENT_NORM = 12.0
 _WARM_UP = 0.15
+_log = logging.getLogger(__name__)
 
 Keep = Callable[[int, Mapping[str, Tensor]], None]
-
+Report = Callable[[int, int, Mapping[str, float]], None]
 Start = Callable[[nn.Module], frozenset[str]]
 """Puts weights into a network, and names the parameters that learn at `body_rate`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Batch:
-    """Patches of one step: images (B, 1, D, H, W), channels (B, D, H, W) int64, known (B, C) bool."""
-
-    images: Tensor
-    channels: Tensor
-    known: Tensor
-
-
-class WeightAverage:
-    """An exponential moving average of a network's weights, warmed up so that early ones fade."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self._decay = decay
-        self._source = network
-        self._average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-        self._updates = 0
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take in the network's present weights."""
-        self._updates += 1
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates)) if self._decay else 0.0
-        for name, tensor in self._source.state_dict().items():
-            if tensor.is_floating_point() and decay:
-                self._average[name].lerp_(tensor, 1.0 - decay)
-            else:
-                self._average[name].copy_(tensor)
-
-    def weights(self) -> Mapping[str, Tensor]:
-        """Name -> averaged tensor."""
-        return self._average
-
-
-def batches(
-    cases: Sequence[PreparedCase], spacing_mm: Spacing, config: SegmenterConfig, seed: int
-) -> Iterator[Batch]:
-    """An endless stream of varied patches, the same for the same seed."""
-    rng = generator(seed, "patches")
-    noise = torch.Generator().manual_seed(derive_seed(seed, "intensity"))
-    padding = padding_value(config)
-    stream = spots(cases, config.patch, config.foreground_fraction, rng)
-    while True:
-        chosen = [next(stream) for _ in range(config.batch_size)]
-        pairs = [
-            cut_patch(
-                cases[spot.case], spot.start, config.patch, spacing_mm, config.augmentation, padding, rng
-            )
-            for spot in chosen
-        ]
-        images = torch.stack([image for image, _ in pairs])[:, None]
-        yield Batch(
-            images=vary_intensity(images, config.augmentation, noise),
-            channels=torch.stack([channels for _, channels in pairs]).long(),
-            known=torch.stack([cases[spot.case].known for spot in chosen]),
-        )
 
 
 def train(
@@ -99,11 +45,14 @@ def train(
     checkpoint_steps: frozenset[int],
     keep: Keep,
     device: torch.device,
-    report: Callable[[int, int, Mapping[str, float]], None] | None = None,
+    report: Report | None = None,
     network: nn.Module | None = None,
     start: Start | None = None,
-) -> None:
-    """Train a network with AdamW on a one-cycle schedule.
+    held_back: Sequence[PreparedCase] = (),
+    saved: StateFile | None = None,
+    group: Group = ALONE,
+) -> tuple[int, ...]:
+    """Train a network with AdamW on a one-cycle schedule, or go on with a training that stopped.
 
     Args:
         cases: prepared, at least one.
@@ -114,39 +63,40 @@ def train(
         checkpoint_steps: steps after which `keep` gets the (averaged) weights.
         keep: stores weights.
         device: to train on.
-        report: is told the mean loss every few steps.
+        report: is told the mean loss every few steps; what was told before a training stopped is told again.
         network: to go on from, None for the config's with new weights.
-        start: puts weights into the fresh network, None for a training from scratch.
+        start: puts weights into the network, None to leave it as it is.
+        held_back: prepared cases that early stopping measures; without them there is none. With them the
+            last weights that `keep` gets are the best ones, at the step after which the training ended.
+        saved: where the state of the training lies; the leading process writes it.
+        group: of processes that call this with the same arguments, but for `keep` and `report`.
+
+    Returns:
+        Steps whose weights were kept, now or before the training stopped.
 
     Raises:
         ModelError: if the loss is not finite.
     """
     if network is None:
         network = build_network(config, len(cases[0].known), derive_seed(seed, "weights"))
+    patches = Patches(cases, spacing_mm, config, seed)
     body = frozenset[str]() if start is None else start(network)
-    network = to_device(network, device).train()
-    average = WeightAverage(network, config.average_decay)
-    optimiser = torch.optim.AdamW(
-        parameter_groups(network, body, config.body_rate),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-    )
-    stream = batches(cases, spacing_mm, config, seed)
-    recent: list[Mapping[str, float]] = []
-    with denormals(flush=True), torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "dropout"))
-        for step in range(1, steps + 1):
-            rate = learning_rate(config.learning_rate, step, steps)
-            for group in optimiser.param_groups:
-                group["lr"] = rate * group["rate_factor"]
-            recent.append(_step(network, optimiser, next(stream), config, device, step))
-            average.update()
-            if step in checkpoint_steps:
-                keep(step, average.weights())
-            if report is not None and (step % _REPORT_EVERY == 0 or step == steps):
-                means = {name: float(np.mean([row[name] for row in recent])) for name in recent[0]}
-                report(step, steps, {**means, "learning_rate": rate})
-                recent = []
+    run = _Run(network, body, patches, config, seed, steps, device, group)
+    if held_back:
+        run.measure_on(held_back)
+    if saved is not None:
+        run.go_on_from(saved.load(), report)
+    with denormals(flush=True), torch.random.fork_rng(_gpus(device)), closing(run.loaded()) as stream:
+        for batches in stream:
+            run.advance(batches)
+            ended = run.has_ended()
+            run.keep_weights(checkpoint_steps, keep, ended)
+            run.tell(report, ended)
+            if ended:
+                break
+            if saved is not None and group.leads and saved.is_due(run.step):
+                saved.save(run.state())
+    return tuple(run.kept)
 
 
 def learning_rate(peak: float, step: int, steps: int) -> float:
@@ -161,31 +111,132 @@ def learning_rate(peak: float, step: int, steps: int) -> float:
     return peak * max(1e-4, (1 + math.cos(math.pi * (step - rise) / (steps - rise))) / 2)
 
 
-def _step(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    config: SegmenterConfig,
-    device: torch.device,
-    step: int,
-) -> dict[str, float]:
-    images = batch.images.to(device=device, memory_format=torch.channels_last_3d)
-    with autocast(config.precision, device):
-        logits = network(images)
-    terms = loss_of(logits, batch.channels.to(device), batch.known.to(device))
-    loss = terms.dice + terms.cross_entropy
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise ModelError(
-            f"The loss is {value} at step {step}; lower learning_rate (now {config.learning_rate}) or train "
-            "with precision float32"
+def _gpus(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+class _Run:
+    """A training under way."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        body: frozenset[str],
+        patches: Patches,
+        config: SegmenterConfig,
+        seed: int,
+        steps: int,
+        device: torch.device,
+        group: Group,
+    ) -> None:
+        self._config, self._seed, self._steps = config, seed, steps
+        self._device, self._group, self._patches = device, group, patches
+        self._network = to_device(network, device).train()
+        self._shared = group.shared(self._network, device)
+        self._average = WeightAverage(self._network, config.average_decay)
+        self._optimiser = torch.optim.AdamW(
+            parameter_groups(self._network, body, config.body_rate),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
         )
-    optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    nn.utils.clip_grad_norm_(network.parameters(), _GRADIENT_NORM)
-    optimiser.step()
-    return {
-        "loss": value,
-        "dice_loss": float(terms.dice.detach()),
-        "cross_entropy": float(terms.cross_entropy.detach()),
-    }
+        self._validation: Validation | None = None
+        self._stopping = Stopping(config.early_stopping)
+        self.step = 0
+        self.kept: list[int] = []
+        self._told: list[tuple[int, dict[str, float]]] = []
+        self._recent: list[dict[str, float]] = []
+
+    def measure_on(self, held_back: Sequence[PreparedCase]) -> None:
+        """Stop early by these cases."""
+        copied = copy.deepcopy(self._network)
+        self._validation = Validation(held_back, copied, self._config, self._device, self._group)
+
+    def loaded(self) -> Generator[list[Batch], None, None]:
+        """The batches of the steps that are left."""
+        share = Share(
+            batch_size=self._config.batch_size,
+            accumulate=self._config.accumulate,
+            rank=self._group.rank,
+            processes=self._group.size,
+        )
+        left = range(self.step + 1, self._steps + 1)
+        threads = self._config.resources.loaders
+        return loaded(self._patches, share, left, threads, pin=self._device.type == "cuda")
+
+    def advance(self, batches: Sequence[Batch]) -> None:
+        """Take one step."""
+        self.step += 1
+        rate = learning_rate(self._config.learning_rate, self.step, self._steps)
+        for settings in self._optimiser.param_groups:
+            settings["lr"] = rate * settings["rate_factor"]
+        self._optimiser.zero_grad(set_to_none=True)
+        losses = add_gradient(
+            self._shared, batches, self._config, self._device, self._group, seed=self._seed, step=self.step
+        )
+        nn.utils.clip_grad_norm_(self._network.parameters(), _GRADIENT_NORM)
+        self._optimiser.step()
+        self._recent.append(losses)
+        self._average.update()
+
+    def has_ended(self) -> bool:
+        """Whether this was the last step; measures the held-back cases when their turn has come."""
+        last = self.step == self._steps
+        if self._validation is None:
+            return last
+        if last or self.step % self._config.early_stopping.validate_every == 0:
+            mean_dsc = self._validation.mean_dsc(self._average.weights())
+            self._recent[-1]["validation_dsc"] = mean_dsc
+            self._stopping.take(self.step, mean_dsc, self._average.weights())
+        return last or self._stopping.is_enough
+
+    def keep_weights(self, asked: frozenset[int], keep: Keep, ended: bool) -> None:
+        """Keep the averaged weights where asked; at the end the best ones, where there was early stopping."""
+        if ended and self._validation is not None:
+            best = self._stopping.best_step, self._stopping.best_dsc
+            _log.info("Training ended after step %d with the weights of step %d, DSC %.4f", self.step, *best)
+            keep(self.step, self._stopping.best_weights)
+        elif self.step in asked:
+            keep(self.step, self._average.weights())
+        else:
+            return
+        self.kept.append(self.step)
+
+    def tell(self, report: Report | None, ended: bool) -> None:
+        """Report the means since the last report, every few steps and at the end."""
+        if not (ended or self.step % _REPORT_EVERY == 0):
+            return
+        names = dict.fromkeys(name for row in self._recent for name in row)
+        means = {name: float(np.mean([row[name] for row in self._recent if name in row])) for name in names}
+        rate = learning_rate(self._config.learning_rate, self.step, self._steps)
+        self._told.append((self.step, {**means, "learning_rate": rate}))
+        self._recent = []
+        if report is not None:
+            report(self.step, self.step if ended else self._steps, self._told[-1][1])
+
+    def state(self) -> TrainingState:
+        """All that the next steps depend on."""
+        return TrainingState(
+            step=self.step,
+            network=self._network.state_dict(),
+            optimiser=self._optimiser.state_dict(),
+            average=self._average.state(),
+            stopping=self._stopping.state(),
+            kept=self.kept,
+            told=self._told,
+            recent=self._recent,
+        )
+
+    def go_on_from(self, state: TrainingState | None, report: Report | None) -> None:
+        """Take over a state, and report again what was reported."""
+        if state is None:
+            return
+        _log.info("The training goes on after step %d of %d", state.step, self._steps)
+        self._network.load_state_dict(state.network)
+        self._optimiser.load_state_dict(state.optimiser)
+        self._average.restore(state.average)
+        self._stopping.restore(state.stopping)
+        self.step, self.kept = state.step, list(state.kept)
+        self._told, self._recent = list(state.told), list(state.recent)
+        if report is not None:
+            for step, metrics in self._told:
+                report(step, self._steps, metrics)

@@ -17,6 +17,7 @@ from cohort.volume import (
     read_label_map,
     to_canonical,
     volume_id,
+    whole_file,
     write_bytes,
     write_volume,
 )
@@ -76,6 +77,15 @@ def test_writing_leaves_no_temporary_file(tmp_path: Path) -> None:
     write_bytes(tmp_path / "new" / "a.txt", b"two")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
     assert (tmp_path / "new" / "a.txt").read_bytes() == b"two"
+
+
+def test_a_file_that_was_not_finished_leaves_what_was_there(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.txt", b"one")
+    with pytest.raises(KeyError, match="stop"), whole_file(tmp_path / "a.txt") as file:
+        file.write(b"tw")
+        raise KeyError("stop")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_bytes() == b"one"
 
 
 def test_a_name_that_is_no_nifti_is_refused() -> None:

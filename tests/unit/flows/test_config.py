@@ -242,6 +242,24 @@ class TestNames:
         assert mistakes(path, f"name={name!r}").keys() == {"name"}
 
 
+@pytest.mark.parametrize(
+    ("override", "key", "told"),
+    [
+        ("segmenter.resources.gpus=8", "segmenter.resources.gpus", "unknown key"),
+        (
+            "segmenter.early_stopping.fraction=2",
+            "segmenter.early_stopping",
+            "expected a number from 0.0 to 0.9",
+        ),
+        ("segmenter.processes=3", "segmenter", "a multiple of 3"),
+    ],
+)
+def test_mistakes_in_how_a_training_runs_are_told(path: Path, override: str, key: str, told: str) -> None:
+    found = mistakes(path, override)
+    assert list(found) == [key]
+    assert told in found[key]
+
+
 class TestDifferences:
     def test_where_the_data_lie_does_not_count(self, path: Path) -> None:
         old = as_dict(load_config(path))
@@ -249,9 +267,18 @@ class TestDifferences:
         assert differences(old, new) == []
         assert config_sha256(old) == config_sha256(new)
 
+    def test_what_a_training_may_use_does_not_count(self, path: Path) -> None:
+        old = as_dict(load_config(path))
+        changes = ["cache_gib=0.5", "loaders=3", "save_every=7"]
+        new = as_dict(load_config(path, [f"segmenter.resources.{change}" for change in changes]))
+        assert old["segmenter"]["resources"] != new["segmenter"]["resources"]
+        assert differences(old, new) == []
+        assert config_sha256(old) == config_sha256(new)
+
     @pytest.mark.parametrize(
         ("override", "told"),
         [
+            ("segmenter.processes=2", "segmenter.processes: 1 -> 2"),
             ("segmenter.steps=4", "segmenter.steps: 3 -> 4"),
             ("seed=1", "seed: 0 -> 1"),
             ("threads=2", "threads: 1 -> 2"),

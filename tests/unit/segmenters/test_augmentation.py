@@ -101,3 +101,65 @@ def test_intensity_varies_per_image_and_keeps_range_under_gamma():
     assert not torch.allclose(varied[0], varied[1])
     noisy = vary_intensity(images, Augmentation(), torch.Generator().manual_seed(0))
     assert torch.isfinite(noisy).all()
+
+
+class Watched:
+    """A volume that remembers how many voxels were read of it."""
+
+    def __init__(self, voxels: torch.Tensor) -> None:
+        self.voxels, self.read = voxels, 0
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.voxels.shape
+
+    def __getitem__(self, box):
+        piece = self.voxels[box]
+        self.read += piece.numel()
+        return piece
+
+
+def large_case(seed: int) -> PreparedCase:
+    image = torch.randn(40, 60, 80, generator=torch.Generator().manual_seed(seed))
+    channels = (image > 0.5).to(torch.uint8)
+    return PreparedCase(
+        case_id="a", image=Watched(image), channels=Watched(channels), known=torch.tensor([True]), places={}
+    )
+
+
+@pytest.mark.parametrize("start", [(20, 25, 40), (0, 0, 0), (32, 50, 66), (-3, 10, 70)])
+@pytest.mark.parametrize("padding", [0.0, -1.0])
+def test_only_what_a_patch_needs_is_read_and_it_is_the_same(monkeypatch, start, padding):
+    bending = Augmentation(spatial_probability=1.0, rotation_degrees=30, scale=0.2, elastic_mm=1.0)
+    case = large_case(1)
+
+    def cut_one():
+        rng = np.random.default_rng(4)
+        return cut_patch(case, start, (8, 10, 14), (3.0, 1.0, 0.5), bending, padding, rng)
+
+    image, channels = cut_one()
+    part = case.image.read
+    monkeypatch.setattr(
+        "segmenters.augmentation._reach", lambda *arguments: tuple(slice(0, size) for size in (40, 60, 80))
+    )
+    whole_image, whole_channels = cut_one()
+
+    assert part < 40 * 60 * 80 / 3
+    torch.testing.assert_close(image, whole_image, atol=1e-4, rtol=0)
+    assert float((channels == whole_channels).float().mean()) > 0.999
+
+
+def test_a_plain_patch_reads_itself_alone():
+    case = large_case(1)
+
+    cut_patch(
+        case,
+        (-3, 10, 70),
+        (8, 10, 14),
+        (3.0, 1.0, 0.5),
+        Augmentation(spatial_probability=0.0),
+        0.0,
+        np.random.default_rng(0),
+    )
+
+    assert case.image.read == case.channels.read == 5 * 10 * 10

@@ -1,10 +1,11 @@
-from itertools import islice
+from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 
 from segmenters.preprocessing import PreparedCase
-from segmenters.sampling import spots
+from segmenters.sampling import Sampler, Spot
 
 
 def prepared(channels: torch.Tensor, name: str = "a") -> PreparedCase:
@@ -25,10 +26,17 @@ def volume() -> torch.Tensor:
     return channels
 
 
+def draw(
+    cases: list[PreparedCase], patch: tuple[int, int, int], fraction: float, count: int, seed: int = 0
+) -> list[Spot]:
+    sampler = Sampler(cases, patch, fraction, seed)
+    return [sampler.spot(number, np.random.default_rng([seed, number])) for number in range(count)]
+
+
 def test_every_case_comes_equally_often_and_inside_the_volume():
     cases = [prepared(volume(), str(index)) for index in range(3)]
 
-    drawn = list(islice(spots(cases, (8, 8, 8), 0.5, np.random.default_rng(0)), 300))
+    drawn = draw(cases, (8, 8, 8), 0.5, 300)
 
     assert all(abs(sum(spot.case == index for spot in drawn) - 100) <= 2 for index in range(3))
     starts = np.array([spot.start for spot in drawn])
@@ -36,12 +44,21 @@ def test_every_case_comes_equally_often_and_inside_the_volume():
     assert (starts.max(axis=0) <= [12, 16, 20]).all()
 
 
+def test_every_case_is_used_once_a_round_in_a_new_order():
+    empty = torch.zeros(20, 24, 28, dtype=torch.uint8)
+    drawn = draw([prepared(empty, str(index)) for index in range(7)], (4, 4, 4), 0.5, 28)
+
+    rounds = [[spot.case for spot in drawn[first : first + 7]] for first in range(0, 28, 7)]
+
+    assert all(sorted(once) == list(range(7)) for once in rounds)
+    assert len({tuple(once) for once in rounds}) == 4
+
+
 def test_small_structure_is_centred_as_often_as_a_large_one():
-    drawn = list(islice(spots([prepared(volume())], (4, 4, 4), 1.0, np.random.default_rng(0)), 400))
+    drawn = draw([prepared(volume())], (4, 4, 4), 1.0, 400)
 
-    small = sum(spot.start == (0, 1, 2) for spot in drawn)
-
-    assert 150 < small < 250
+    # a patch of the large structure never starts where one centred on the only voxel of the small one does
+    assert sum(spot.start == (0, 1, 2) for spot in drawn) == 200
 
 
 def test_structure_that_few_cases_have_is_centred_as_often_as_others():
@@ -49,24 +66,41 @@ def test_structure_that_few_cases_have_is_centred_as_often_as_others():
     common[2, 3, 4] = 0
     cases = [prepared(volume())] + [prepared(common) for _ in range(9)]
 
-    drawn = list(islice(spots(cases, (4, 4, 4), 1.0, np.random.default_rng(0)), 1000))
+    drawn = draw(cases, (4, 4, 4), 1.0, 1000)
 
-    assert 430 < sum(spot.start == (0, 1, 2) for spot in drawn) < 570
+    assert sum(spot.start == (0, 1, 2) for spot in drawn) == 500
     # its one case comes for the rare structure and in a tenth of the others
-    assert 490 < sum(spot.case == 0 for spot in drawn) < 610
+    assert Counter(spot.case for spot in drawn) == {0: 550} | dict.fromkeys(range(1, 10), 50)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.0, 0), (0.1, 10), (0.75, 75), (1.0, 100)])
+def test_share_of_centred_patches_is_what_was_asked(fraction, expected):
+    only = torch.zeros(20, 24, 28, dtype=torch.uint8)
+    only[2, 3, 4] = 1
+
+    drawn = draw([prepared(only)], (4, 4, 4), fraction, 100)
+
+    assert abs(sum(spot.start == (0, 1, 2) for spot in drawn) - expected) <= 2
 
 
 def test_cases_without_any_structure_are_cut_anywhere():
     empty = prepared(torch.zeros(20, 24, 28, dtype=torch.uint8))
 
-    drawn = list(islice(spots([empty], (4, 4, 4), 1.0, np.random.default_rng(0)), 50))
-
-    assert len({spot.start for spot in drawn}) > 40
+    assert len({spot.start for spot in draw([empty], (4, 4, 4), 1.0, 50)}) > 40
 
 
 def test_volume_smaller_than_the_patch_is_centred_in_it():
     case = prepared(torch.zeros(5, 12, 16, dtype=torch.uint8))
 
-    spot = next(spots([case], (8, 12, 20), 1.0, np.random.default_rng(0)))
+    assert draw([case], (8, 12, 20), 1.0, 1)[0].start == (-1, 0, -2)
 
-    assert spot.start == (-1, 0, -2)
+
+def test_a_patch_depends_on_its_number_alone():
+    cases = [prepared(volume(), str(index)) for index in range(5)]
+    in_order = draw(cases, (8, 8, 8), 0.75, 60)
+    backward = Sampler(cases, (8, 8, 8), 0.75, 0)
+
+    drawn = [backward.spot(number, np.random.default_rng([0, number])) for number in reversed(range(60))]
+
+    assert drawn[::-1] == in_order
+    assert draw(cases, (8, 8, 8), 0.75, 60, seed=1) != in_order

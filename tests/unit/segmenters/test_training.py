@@ -1,14 +1,11 @@
-from itertools import islice
-
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from cohort.errors import ModelError
 from segmenters.config import SegmenterConfig
 from segmenters.preprocessing import PreparedCase, prepare_training_case
-from segmenters.training import WeightAverage, batches, learning_rate, train
+from segmenters.training import learning_rate, train
 
 SPACING = (3.0, 1.0, 0.5)
 CPU = torch.device("cpu")
@@ -34,37 +31,11 @@ def test_schedule_rises_and_falls():
     assert learning_rate(0.01, 1, 1) == pytest.approx(0.01)
 
 
-def test_batches_repeat_with_the_seed(prepared, config):
-    first = list(islice(batches(prepared, SPACING, config, 3), 2))
-    second = list(islice(batches(prepared, SPACING, config, 3), 2))
-    other = next(batches(prepared, SPACING, config, 4))
-
-    assert first[0].images.shape == (2, 1, 8, 12, 16)
-    assert first[0].channels.dtype == torch.int64
-    assert first[0].known.tolist() == [[True, True, True]] * 2
-    assert all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))
-    assert not torch.equal(first[0].images, first[1].images)
-    assert not torch.equal(first[0].images, other.images)
-
-
-def test_average_follows_the_weights_slowly():
-    layer = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(layer.weight)
-    slow, plain = WeightAverage(layer, 0.9), WeightAverage(layer, 0.0)
-    nn.init.ones_(layer.weight)
-    slow.update()
-    plain.update()
-
-    # the first update keeps min(0.9, 2 / 11) of the old weights
-    assert float(slow.weights()["weight"]) == pytest.approx(9 / 11)
-    assert float(plain.weights()["weight"]) == 1.0
-
-
 def test_loss_falls_and_checkpoints_are_kept_where_asked(prepared, config):
     kept: list[int] = []
     reports: list[tuple[int, int, dict[str, float]]] = []
 
-    train(
+    steps = train(
         prepared,
         SPACING,
         config,
@@ -77,6 +48,7 @@ def test_loss_falls_and_checkpoints_are_kept_where_asked(prepared, config):
     )
 
     assert kept == [7, 35]
+    assert steps == (7, 35)
     assert [(step, total) for step, total, _ in reports] == [(10, 35), (20, 35), (30, 35), (35, 35)]
     assert set(reports[0][2]) == {"loss", "dice_loss", "cross_entropy", "learning_rate"}
     assert reports[-1][2]["loss"] < 0.8 * reports[0][2]["loss"]
