@@ -10,7 +10,7 @@ from cohort.case import CaseView, Structure
 from cohort.records import Checkpoint, Prediction, TrainingCase
 from flows import tasks
 from flows.progress import recorded, shifted
-from flows.stages import run_stage, write_json
+from flows.stages import content_sha256, run_stage, write_json
 from segmenters.base import Report, SegmenterSettings, find_checkpoints
 from segmenters.predictions import read_prediction
 from segmenters.registry import make_segmenter
@@ -72,6 +72,7 @@ class SegmenterStages:
             "training_set": training_set,
             "images": {case.case_id: self.fingerprints[case.case_id] for case in cases},
             "segmenter": _decisive(self.config),
+            "files": [content_sha256(path) for path in self.config.files],
             "structures": [asdict(structure) for structure in self.structures],
             "steps": steps,
             "checkpoint_steps": list(checkpoint_steps),
@@ -104,6 +105,7 @@ class SegmenterStages:
             "cases": {case.case_id: self.fingerprints[case.case_id] for case in cases},
             "checkpoint": checkpoint.sha256,
             "segmenter": _decisive(self.config),
+            "files": [content_sha256(path) for path in self.config.files],
             "uncertainty": list(kinds),
         }
 

@@ -26,6 +26,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of all files below a folder with their places in it; "" where nothing is there.
+
+    Hidden files, and those that Python compiles for itself, do not count.
+    """
+    if path.is_dir():
+        found = [each for each in _files(path) if "__pycache__" not in each.parts]
+        return json_sha256({str(each.relative_to(path)): file_sha256(each) for each in found})
+    return file_sha256(path) if path.is_file() else ""
+
+
 def json_sha256(value: object) -> str:
     """SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

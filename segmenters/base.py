@@ -53,6 +53,10 @@ class SegmenterSettings(Protocol):
     def measures(self) -> frozenset[str]:
         """Kinds of uncertainty that its predictions can yield."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files and folders that its results depend on; what lies in them counts, not where they lie."""
+
 
 class Segmenter(Protocol):
     """Learns from annotated cases and predicts label maps of others."""

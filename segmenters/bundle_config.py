@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from cohort.case import Shape
@@ -95,6 +96,11 @@ class BundleConfig:
         """Kinds of uncertainty that its predictions can yield."""
         always = frozenset({"entropy", "inconsistency"})
         return always | {"mc_dropout"} if self.dropout else always
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files and folders that its results depend on: the bundle, unless it comes from the hub."""
+        return () if self.path.startswith(HUB) else (Path(self.path),)
 
     def named_channels(self, structure: str) -> tuple[int, ...] | None:
         """The channels that the configuration gives to a structure, None where it does not say."""

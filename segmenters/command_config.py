@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal
 
 from cohort.errors import ConfigError
@@ -72,6 +72,11 @@ class CommandConfig:
     def measures(self) -> frozenset[str]:
         """Kinds of uncertainty that its predictions can yield: none, a program writes masks alone."""
         return frozenset()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files and folders that its results depend on: none that can be known."""
+        return ()
 
     @property
     def one_by_one(self) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from cohort.case import Shape, Spacing
@@ -165,6 +166,11 @@ class SegmenterConfig:
     def measures(self) -> frozenset[str]:
         """Kinds of uncertainty that its predictions can yield."""
         return frozenset(MEASURES) if self.dropout > 0.0 else frozenset(MEASURES) - {"mc_dropout"}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files and folders that its results depend on: the weights that it starts from."""
+        return (Path(self.initial_weights),) if self.initial_weights else ()
 
     @property
     def level_strides(self) -> tuple[Shape, ...]:

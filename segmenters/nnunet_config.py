@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from cohort.errors import ConfigError
@@ -62,3 +63,8 @@ class NnUNetConfig:
     def measures(self) -> frozenset[str]:
         """Kinds of uncertainty that its predictions can yield."""
         return frozenset({"entropy", "inconsistency"})
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files and folders that its results depend on: none."""
+        return ()

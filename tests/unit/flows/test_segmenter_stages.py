@@ -68,3 +68,15 @@ def test_hidden_files_are_no_part_of_a_stage(fit, trainings, tmp_path):
     fit(CONFIG)
 
     assert trainings == [3]
+
+
+def test_a_training_is_run_again_when_the_weights_that_it_starts_from_change(fit, trainings, tmp_path):
+    weights = tmp_path / "published.pth"
+    weights.write_bytes(b"first")
+    config = replace(CONFIG, initial_weights=str(weights))
+    fit(config)
+    fit(config)
+    weights.write_bytes(b"second")
+    fit(config)
+
+    assert trainings == [3, 3]

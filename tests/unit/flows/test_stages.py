@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from flows.stages import file_sha256, is_whole, json_sha256, read_json, run_stage, stage_sha256, write_json
+from flows.stages import (
+    content_sha256,
+    file_sha256,
+    is_whole,
+    json_sha256,
+    read_json,
+    run_stage,
+    stage_sha256,
+    write_json,
+)
 
 
 class Counted:
@@ -158,3 +167,17 @@ def test_a_damaged_manifest_makes_the_stage_run_again(tmp_path: Path, make: Coun
     assert not is_whole(folder)
     assert run(tmp_path, make) == folder
     assert make.runs == 2
+
+
+def test_what_lies_in_a_folder_counts_and_not_where_it_lies(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "configs").mkdir(parents=True)
+        (tmp_path / name / "configs" / "a.json").write_text("{}")
+    before = content_sha256(tmp_path / "one")
+    assert content_sha256(tmp_path / "two") == before
+    (tmp_path / "one" / "__pycache__").mkdir()
+    (tmp_path / "one" / "__pycache__" / "a.pyc").write_bytes(b"compiled")
+    assert content_sha256(tmp_path / "one") == before
+    (tmp_path / "one" / "configs" / "a.json").write_text("[]")
+    assert content_sha256(tmp_path / "one") != before
+    assert content_sha256(tmp_path / "nowhere") == ""

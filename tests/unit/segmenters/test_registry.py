@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,7 @@ def test_an_unknown_family_is_refused(tmp_path):
         steps: int = 1
         architecture: str = "yolo"
         measures: frozenset[str] = frozenset()
+        files: tuple[Path, ...] = ()
 
     with pytest.raises(ConfigError, match=r"Unknown family of segmenters 'yolo'; expected one of .*torch"):
         make_segmenter(Other(), tmp_path)
