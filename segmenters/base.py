@@ -61,6 +61,11 @@ class SegmenterSettings(Protocol):
 class Segmenter(Protocol):
     """Learns from annotated cases and predicts label maps of others."""
 
+    @property
+    def config(self) -> SegmenterSettings:
+        """What the segmenter was made with."""
+        ...
+
     def fit(
         self,
         cases: Sequence[TrainingCase],

@@ -43,6 +43,11 @@ class NnUNetSegmenter:
         self._config, self._workspace = config, workspace
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    @property
+    def config(self) -> NnUNetConfig:
+        """What the segmenter was made with."""
+        return self._config
+
     def fit(
         self,
         cases: Sequence[TrainingCase],

@@ -1,6 +1,7 @@
 """What every registered segmenter must do, whatever its network."""
 
 import importlib.util
+import json
 import shlex
 import sys
 import textwrap
@@ -140,10 +141,21 @@ def make_command(folder: Path) -> Segmenter:
 
 
 def make_bundle(folder: Path, write_bundle: Callable[..., Path]) -> Segmenter:
-    """A bundle that knows one of the structures, by name, and works on 0.5 x 1 x 3 mm."""
+    """A bundle that knows one of the structures, by name, and works at the spacing of the images."""
     path = write_bundle(folder / "bundle", channels=("background", "Bright", "other"))
+    inference = path / "configs" / "inference.json"
+    values = json.loads(inference.read_text())
+    (spacing,) = (t for t in values["preprocessing"]["transforms"] if t["_target_"] == "Spacingd")
+    spacing["pixdim"] = [3.0, 0.5, 1.0]
+    inference.write_text(json.dumps(values))
     config = BundleConfig(
-        path=str(path), trust=True, steps=60, patch=(8, 12, 16), learning_rate=1e-2, precision="float32"
+        path=str(path),
+        trust=True,
+        steps=60,
+        patch=(12, 16, 8),
+        learning_rate=1e-2,
+        augmentation=Augmentation(rotation_degrees=5.0),
+        precision="float32",
     )
     return BundleSegmenter(config, folder / "workspace")
 
