@@ -67,18 +67,15 @@ def halved(grey: Tensor) -> Tensor:
 def dense_loss(logits: Tensor, reference: Tensor) -> Tensor:
     """Cross-entropy plus soft Dice loss of drawn references.
 
-    The Dice is taken over all slices together. Taken slice by slice, it rewards an empty drawing wherever the
-    mask misses the structure, and a structure that hardly shows ends up never drawn.
-
     Args:
         logits: (N, H, W).
         reference: (N, H, W), shares of foreground in [0, 1].
     """
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, reference)
     prob = torch.sigmoid(logits)
-    overlap = 2.0 * (prob * reference).sum() + _SMOOTHING
-    total = prob.sum() + reference.sum() + _SMOOTHING
-    return cross_entropy + (1.0 - overlap / total)
+    overlap = 2.0 * (prob * reference).sum(dim=(1, 2)) + _SMOOTHING
+    total = prob.sum(dim=(1, 2)) + reference.sum(dim=(1, 2)) + _SMOOTHING
+    return cross_entropy + (1.0 - overlap / total).mean()
 
 
 def drawn_overlap(logits: Tensor, mask: Tensor) -> Tensor:
