@@ -25,6 +25,7 @@ from cohort.records import Checkpoint, GradedMask, Prediction, TrainingCase
 from cohort.seeds import derive_seed, generator
 from cohort.volume import read_label_map, write_bytes
 from flows import environment
+from flows.campaign import WORKSPACE
 from flows.config import ActiveLearningConfig, load_config
 from flows.data import fingerprints, read_dataset
 from flows.progress import Display
@@ -68,7 +69,7 @@ class Measurement:
     options: argparse.Namespace
 
     def __post_init__(self) -> None:
-        from flows.segmenter_stages import WORKSPACE, SegmenterStages
+        from flows.segmenter_stages import SegmenterStages
 
         free = [c for c in self.dataset.cases if c.case_id not in self.held_out and c.reference is not None]
         order = generator(self.seed, "within", "labelled").permutation(len(free))

@@ -23,6 +23,9 @@ from cohort.volume import write_bytes
 from flows.config import ActiveLearningConfig, Configured, as_dict, differences
 from flows.stages import read_json, write_json
 
+WORKSPACE = "segmenter"
+"""Folder of a campaign where its segmenter keeps what later rounds use again."""
+
 CONFIG, LEDGER, LOCK, PROCESS = "config.yaml", "ledger.jsonl", ".lock", "process.json"
 
 

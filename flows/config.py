@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -47,9 +48,11 @@ WHERE_AND_HOW = frozenset(
         "data.labelled",
         "data.unlabelled",
         "data.held_out",
-        "segmenter.resources.cache_gib",
-        "segmenter.resources.loaders",
-        "segmenter.resources.save_every",
+        *(
+            f"{place}segmenter.resources.{key}"
+            for place in ("", "unseen.")
+            for key in ("cache_gib", "loaders", "save_every")
+        ),
     }
 )
 """Keys that may change between two starts of one campaign: they do not say what is computed."""
@@ -247,6 +250,7 @@ class ActiveLearningConfig(Configured):
     def _strategy_is_known(self) -> "ActiveLearningConfig":
         resolve(self.strategy, self.estimator)
         self._segmenter_yields_what_is_needed()
+        self._folds_can_stop_early()
         needed = self.patients_needed
         if self.data.layout != "folders" and self.start.cases < needed:
             raise ValueError(
@@ -254,6 +258,19 @@ class ActiveLearningConfig(Configured):
                 f"cross-fitted masks, which take at least {needed}"
             )
         return self
+
+    def _folds_can_stop_early(self) -> None:
+        stopping = getattr(self.segmenter, "early_stopping", None)
+        if stopping is None or not stopping.fraction or not self.cross_fits or self.data.layout == "folders":
+            return
+        folds = self.cross_fitting.folds
+        smallest = self.start.cases - math.ceil(self.start.cases / folds)
+        if math.floor(stopping.fraction * smallest) < 1:
+            raise ValueError(
+                f"early stopping holds back {stopping.fraction} of the labelled patients, which is nobody of "
+                f"the {smallest} that a cross-fitted segmenter starts with (start.cases {self.start.cases}, "
+                f"cross_fitting.folds {folds}): raise one of these, or leave early stopping out"
+            )
 
     def _segmenter_yields_what_is_needed(self) -> None:
         name = self.estimator_name

@@ -16,6 +16,7 @@ from flows.config import ActiveLearningConfig, DataModel
 from flows.progress import Display
 from flows.sentinel_config import SentinelTrainingConfig
 from flows.sentinel_split import split_cases
+from segmenters.base import SegmenterSettings
 from segmenters.registry import make_segmenter
 from sentinel.training import trainable_embeddings
 
@@ -29,7 +30,9 @@ def launch(config: ActiveLearningConfig, display: Display) -> Campaign:
     Raises:
         SentinelLoopError: for every mistake that a user can mend, before any training where possible.
     """
-    make_segmenter(config.segmenter, config.folder)  # refuses a family whose package is not installed
+    make_segmenter(
+        config.segmenter, config.folder / campaigns.WORKSPACE
+    )  # refuses a family whose package is not installed
     with campaigns.locked(config.folder):
         campaigns.check_config(config)
         cohort, fingerprints = _sound_cohort(config, display)
@@ -77,6 +80,10 @@ def launch_sentinel_training(config: SentinelTrainingConfig, display: Display) -
     Raises:
         SentinelLoopError: for every mistake that a user can mend, before any training where possible.
     """
+    for settings in (config.segmenter, *([config.unseen.segmenter] if config.unseen else [])):
+        make_segmenter(
+            settings, config.folder / campaigns.WORKSPACE
+        )  # names what is missing, before any training
     with campaigns.locked(config.folder):
         campaigns.check_config(config)
         _generate(config.data, config.root, display)
@@ -107,6 +114,12 @@ def launch_sentinel_training(config: SentinelTrainingConfig, display: Display) -
             config=config, dataset=dataset, split=split, fingerprints=fingerprints, display=display
         )
         return train_sentinel_flow.with_options(flow_run_name=config.name)(training)
+
+
+def _check_segmenters(folder: Path, *settings: SegmenterSettings) -> None:
+    """Refuse a family whose package is not installed, or a device that is not there, before any training."""
+    for each in settings:
+        make_segmenter(each, folder / campaigns.WORKSPACE)
 
 
 def _generate(settings: DataModel, beside: Path, display: Display) -> None:

@@ -10,10 +10,11 @@ from cohort.case import Case, Structure
 from cohort.records import Checkpoint, GradedMask, Prediction, TrainingCase
 from cohort.seeds import derive_seed
 from flows import rounds, tasks
+from flows.campaign import WORKSPACE
 from flows.config import ActiveLearningConfig
 from flows.data import Cohort
 from flows.progress import Display
-from flows.segmenter_stages import WORKSPACE, SegmenterStages
+from flows.segmenter_stages import SegmenterStages
 from flows.sentinel_stage import train_sentinel_stage
 from flows.stages import file_sha256, run_stage
 from segmenters.base import Report

@@ -19,8 +19,6 @@ CHUNK = 50
 """Cases in one Prefect task of segmentation."""
 
 CURVES = "curves.json"
-WORKSPACE = "segmenter"
-"""Folder of a campaign where its segmenter keeps what later rounds use again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

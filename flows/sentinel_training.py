@@ -19,7 +19,7 @@ from flows.config import as_dict, config_sha256
 from flows.environment import code_version
 from flows.progress import Display
 from flows.rounds import folds
-from flows.segmenter_stages import WORKSPACE, SegmenterStages
+from flows.segmenter_stages import SegmenterStages
 from flows.sentinel_config import GradedMasksModel, SentinelTrainingConfig, UnseenModel
 from flows.sentinel_report import Tested, write_report
 from flows.sentinel_split import Split
@@ -256,7 +256,7 @@ class SentinelTraining:
     def _stages(self, segmenter: SegmenterSettings) -> SegmenterStages:
         return SegmenterStages(
             folder=self._work,
-            workspace=self.config.folder / WORKSPACE,
+            workspace=self.config.folder / campaigns.WORKSPACE,
             config=segmenter,
             structures=self.dataset.structures,
             fingerprints=self.fingerprints,

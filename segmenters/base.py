@@ -55,7 +55,7 @@ class SegmenterSettings(Protocol):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Files and folders that its results depend on; what lies in them counts, not where they lie."""
+        """Files and folders that its results depend on, by what lies in them and not by their names alone."""
 
 
 class Segmenter(Protocol):
@@ -82,8 +82,8 @@ class Segmenter(Protocol):
         Args:
             cases: what to learn from.
             structures: of the cohort, with their labels in the label maps.
-            out: folder for the checkpoints, see `find_checkpoints`. A training that was killed goes on from
-                what it left there, in files whose name begins with a dot; they are gone when it ends.
+            out: folder for the checkpoints, see `find_checkpoints`. A family that can go on with a
+                training that was killed does so from hidden files there, which are gone at the end.
             seed: of everything random; the same seed gives the same weights at a fixed thread count.
             steps: optimiser steps, None is the configured number.
             checkpoint_steps: steps after which to keep a checkpoint too, unless the training ends before.

@@ -109,7 +109,9 @@ class BundleSegmenter:
         wanted = steps_to_keep(checkpoint_steps, total)
         trained = trained_structures(cases, structures)
         own = {structure.name: (channel,) for channel, structure in enumerate(trained, start=1)}
-        head = Head(outputs=1 + len(trained), channels=own, sigmoid=False)
+        outputs = 1 + len(trained)
+        same = outputs == self._definition.output_channels
+        head = Head(outputs=None if same else outputs, channels=own, sigmoid=False)
         network = self._network_for(trained, structures, weights, derive_seed(seed, "weights"))
         checkpoints: list[Checkpoint] = []
 

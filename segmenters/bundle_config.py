@@ -100,7 +100,7 @@ class BundleConfig:
     @property
     def files(self) -> tuple[Path, ...]:
         """Files and folders that its results depend on: the bundle, unless it comes from the hub."""
-        return () if self.path.startswith(HUB) else (Path(self.path),)
+        return () if self.path.startswith(HUB) else (Path(self.path).expanduser(),)
 
     def named_channels(self, structure: str) -> tuple[int, ...] | None:
         """The channels that the configuration gives to a structure, None where it does not say."""

@@ -16,6 +16,7 @@ from segmenters.command_config import CommandConfig
 from segmenters.command_files import (
     bench,
     check_all_written,
+    clear_bench,
     offer_image,
     offer_label_map,
     read_masks,
@@ -121,6 +122,7 @@ class CommandSegmenter:
             for case in cases
         }
         missing = [case for case in cases if found[case.case_id] is None]
+        clear_bench(out)
         together = 1 if self._config.one_by_one else max(1, len(missing))
         for start in range(0, len(missing), together):
             group = missing[start : start + together]

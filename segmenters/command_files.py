@@ -32,13 +32,22 @@ COHORT_FILE = "cohort.json"
 @contextmanager
 def bench(out: Path) -> Iterator[Path]:
     """An empty hidden folder in `out` for the files that a program reads and writes; gone after the block."""
-    folder = (out / ".command").resolve()
-    _remove(folder)
+    clear_bench(out)
+    folder = _bench_folder(out)
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         _remove(folder)
+
+
+def clear_bench(out: Path) -> None:
+    """Remove what a run that was killed left there."""
+    _remove(_bench_folder(out))
+
+
+def _bench_folder(out: Path) -> Path:
+    return (out / ".command").resolve()
 
 
 def offer_image(image: Path, case_id: str, folder: Path) -> Path:

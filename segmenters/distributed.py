@@ -76,7 +76,7 @@ def own_rank(processes: int) -> int:
     Raises:
         ConfigError: if the launcher started another number of processes.
     """
-    if processes == 1:
+    if processes == 1 and not (dist.is_available() and _launched()):
         return 0
     if not dist.is_available():
         raise ConfigError(
@@ -202,6 +202,7 @@ def _other(
     work: Callable[..., object],
     arguments: tuple[Any, ...],
 ) -> None:
+    torch.set_flush_denormal(True)  # before the first computation, whose threads inherit it
     torch.set_num_threads(threads)
     rank = index + 1
     _use(own_device(torch.device(device), rank, processes))

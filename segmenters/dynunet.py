@@ -55,6 +55,8 @@ class DynamicUNet(nn.Module):
         self.output_block = _without_dropout(cast(nn.Module, built.output_block))
         heads = cast(nn.ModuleList, built.deep_supervision_heads) if coarser else nn.ModuleList()
         self.deep_supervision_heads = nn.ModuleList(_without_dropout(head) for head in heads)
+        if coarser:  # no loss reaches the coarsest, and processes that share a training must know that
+            self.deep_supervision_heads[-1].requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Logits of images.

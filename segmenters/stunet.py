@@ -1,5 +1,6 @@
 """STU-Net: a scalable U-Net of residual blocks, with the names of the published weights."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -102,6 +103,8 @@ class STUNet(nn.Module):
             self.conv_blocks_localization.append(_level(2 * finer, finer, (1, 1, 1), blocks, dropout))
             self.seg_outputs.append(nn.Conv3d(finer, output_channels, 1))
         self.apply(_initialise)
+        for head in _without_loss(self.seg_outputs, deep_supervision):
+            head.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Logits of images.
@@ -141,3 +144,9 @@ def _initialise(part: nn.Module) -> None:
         nn.init.kaiming_normal_(part.weight, a=_INITIAL_SLOPE)
         if part.bias is not None:
             nn.init.zeros_(part.bias)
+
+
+def _without_loss(heads: nn.ModuleList, deep_supervision: bool) -> Sequence[nn.Module]:
+    """Heads, coarsest first, that no loss reaches: processes that share a training must know them."""
+    found = list(heads)
+    return found[: min(1, len(found) - 1)] if deep_supervision else found[:-1]

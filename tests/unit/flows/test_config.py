@@ -401,3 +401,15 @@ class TestFamilies:
 
         with pytest.raises(ConfigError, match=rf"do not yield {estimator}; take the estimator 'sentinel'"):
             load_config(path)
+
+
+def test_early_stopping_that_leaves_a_fold_nobody_is_told_at_once(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "data: {root: scans}\nstart: {cases: 4}\nstrategy: quality\n"
+        "segmenter: {patch: [16, 16, 16], early_stopping: {fraction: 0.3}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"nobody of the 2 that a cross-fitted segmenter starts with"):
+        load_config(path)
+    assert load_config(path, ["start.cases=8"]).segmenter.early_stopping.fraction == 0.3
+    assert load_config(path, ["strategy=random"]).start.cases == 4

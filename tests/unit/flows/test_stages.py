@@ -178,6 +178,9 @@ def test_what_lies_in_a_folder_counts_and_not_where_it_lies(tmp_path):
     (tmp_path / "one" / "__pycache__").mkdir()
     (tmp_path / "one" / "__pycache__" / "a.pyc").write_bytes(b"compiled")
     assert content_sha256(tmp_path / "one") == before
+    (tmp_path / "one" / ".git").mkdir()
+    (tmp_path / "one" / ".git" / "index").write_bytes(b"fetched")
+    assert content_sha256(tmp_path / "one") == before
     (tmp_path / "one" / "configs" / "a.json").write_text("[]")
     assert content_sha256(tmp_path / "one") != before
     assert content_sha256(tmp_path / "nowhere") == ""

@@ -36,14 +36,14 @@ def config(config):
     return replace(config, batch_size=4, augmentation=Augmentation(noise=0.3), learning_rate=1e-3)
 
 
-def losses_and_weights(config, cases, structures, out):
+def losses_and_weights(config, cases, structures, out, steps=40):
     curve = []
     found = TorchSegmenter(config, "cpu").fit(
         cases,
         structures,
         out,
         seed=3,
-        steps=40,
+        steps=steps,
         checkpoint_steps=(1,),
         report=lambda step, total, metrics: curve.append(metrics),
     )
@@ -156,13 +156,23 @@ def test_one_process_needs_no_group():
     assert own_device(CPU, 3, 4) == CPU
 
 
+@pytest.mark.slow
+def test_two_processes_train_as_one_under_deep_supervision(cases, structures, config, tmp_path):
+    deep = replace(config, network="dynunet", channels=(4, 8, 8, 8), patch=(16, 16, 16))
+    curve, _ = losses_and_weights(deep, cases, structures, tmp_path / "1", steps=3)
+    shared, _ = losses_and_weights(replace(deep, processes=2), cases, structures, tmp_path / "2", steps=3)
+
+    assert shared[-1] == pytest.approx(curve[-1], rel=2e-4)
+
+
 def test_launcher_must_start_as_many_as_are_configured(monkeypatch):
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
 
     assert own_rank(2) == 1
-    with pytest.raises(ConfigError, match=r"processes is 4, but the launcher started 2"):
-        own_rank(4)
+    for processes in (1, 4):
+        with pytest.raises(ConfigError, match=rf"processes is {processes}, but the launcher started 2"):
+            own_rank(processes)
 
 
 def test_every_process_needs_a_gpu_of_its_own(monkeypatch):
