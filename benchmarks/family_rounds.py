@@ -24,9 +24,9 @@ ARMS = {
     "patch: [40, 56, 40], steps: 300}",
     "segresnet": f"{{network: segresnet, channels: [8, 16, 32, 64], {OWN}, patch: [40, 56, 40], steps: 300}}",
     "dynunet": f"{{network: dynunet, channels: [16, 32, 64, 128], {OWN}, patch: [40, 56, 40], steps: 300}}",
-    "swinunetr": f"{{network: swinunetr, channels: [12], {OWN}, patch: [32, 64, 32], steps: 100}}",
-    "stunet_small": f"{{network: stunet_small, {OWN}, patch: [64, 64, 64], steps: 100}}",
-    "nnunet": "{family: nnunet, modality: MRI, steps: 150}",
+    "swinunetr": f"{{network: swinunetr, channels: [12], {OWN}, patch: [32, 64, 32], steps: 60}}",
+    "stunet_small": f"{{network: stunet_small, {OWN.replace('4', '1')}, patch: [64, 64, 64], steps: 60}}",
+    "nnunet": "{family: nnunet, modality: MRI, batch_size: 2, steps: 80}",
     "bundle": "{family: bundle, path: BUNDLE, trust: true, patch: [40, 56, 40], batch_size: 4, steps: 300, "
     "learning_rate: 3.0e-3}",
     "command": f"{{family: command, fit: '{PROGRAM} fit {{images}} {{labels}} {{weights}} --steps {{steps}} "
