@@ -18,14 +18,15 @@ from flows.campaign import open_campaign
 
 CONFIG = "configs/active_learning/hippocampus.yaml"
 OWN = "spacing_mm: [1.0, 1.0, 1.0], batch_size: 4, overlap: 0.25"
+ALONE = "spacing_mm: [1.0, 1.0, 1.0], batch_size: 1, overlap: 0.25"
 PROGRAM = f"{sys.executable} {Path(__file__).with_name('program_segmenter.py')}"
 ARMS = {
     "unet": f"{{network: unet, channels: [8, 16, 32, 64, 128], full_resolution: true, {OWN}, "
     "patch: [40, 56, 40], steps: 300}",
     "segresnet": f"{{network: segresnet, channels: [8, 16, 32, 64], {OWN}, patch: [40, 56, 40], steps: 300}}",
     "dynunet": f"{{network: dynunet, channels: [16, 32, 64, 128], {OWN}, patch: [40, 56, 40], steps: 300}}",
-    "swinunetr": f"{{network: swinunetr, channels: [12], {OWN}, patch: [32, 64, 32], steps: 60}}",
-    "stunet_small": f"{{network: stunet_small, {OWN.replace('4', '1')}, patch: [64, 64, 64], steps: 60}}",
+    "swinunetr": f"{{network: swinunetr, channels: [12], {ALONE}, patch: [32, 64, 32], steps: 60}}",
+    "stunet_small": f"{{network: stunet_small, {ALONE}, patch: [64, 64, 64], steps: 60}}",
     "nnunet": "{family: nnunet, modality: MRI, batch_size: 2, steps: 80}",
     "bundle": "{family: bundle, path: BUNDLE, trust: true, patch: [40, 56, 40], batch_size: 4, steps: 300, "
     "learning_rate: 3.0e-3}",
