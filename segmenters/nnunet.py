@@ -19,6 +19,7 @@ from segmenters.nnunet_package import planner_class, require_nnunet
 from segmenters.nnunet_training import train
 from segmenters.predictions import find_prediction
 from segmenters.preprocessing import trained_structures
+from segmenters.torch_segmenter import steps_to_keep
 from segmenters.uncertainty import check_measures
 
 _log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class NnUNetSegmenter:
         """
         config = self._config
         total = config.steps if steps is None else steps
-        wanted = _checkpoint_steps(checkpoint_steps, total)
+        wanted = steps_to_keep(checkpoint_steps, total)
         trained = tuple(structure.name for structure in trained_structures(cases, structures))
         unseen = sorted({structure.name for structure in structures} - set(trained))
         if unseen:
@@ -135,12 +136,3 @@ class NnUNetSegmenter:
             if report is not None:
                 report(done, len(cases), {})
         return tuple(predictions)
-
-
-def _checkpoint_steps(asked: Sequence[int], total: int) -> frozenset[int]:
-    if total < 1:
-        raise ConfigError(f"steps is {total}, expected 1 or more")
-    outside = sorted(step for step in asked if not 1 <= step <= total)
-    if outside:
-        raise ConfigError(f"checkpoint_steps has {outside}, expected steps from 1 to {total}")
-    return frozenset(asked) | {total}
