@@ -1,5 +1,6 @@
 """From training cases on disk to checkpoints: prepares the cases, gathers the processes, trains."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from segmenters.preprocessing import (
 )
 from segmenters.training import Keep, Start, train
 from segmenters.training_state import StateFile, training_inputs
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +114,17 @@ def make_fit(
     initial = read_initial_weights(config)
     initial_sha256 = "" if initial is None else initial.sha256
     learning, held_back = hold_back(cases, config.early_stopping, seed)
+    trained = trained_structures(learning, structures)
+    unseen = [structure.name for structure in structures if structure not in trained]
+    if unseen:
+        _log.warning("No training case annotates %s: not trained, and without voxels", ", ".join(unseen))
     return Fit(
         config=config,
         device=device,
         learning=learning,
         held_back=held_back,
         structures=tuple(structures),
-        trained=trained_structures(learning, structures),
+        trained=trained,
         spacing_mm=config.spacing_mm or median_spacing_mm(learning),
         out=out,
         seed=seed,

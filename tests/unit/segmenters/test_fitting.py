@@ -211,3 +211,11 @@ def test_early_stopping_repeats(fit, config, tmp_path):
 def test_early_stopping_needs_patients(fit, config, tmp_path):
     with pytest.raises(ConfigError, match=r"of the 4 labelled patients 0 can be held back"):
         fit(replace(config, early_stopping=EarlyStopping(fraction=0.2)), tmp_path)
+
+
+def test_a_structure_that_no_case_annotates_is_a_warning(fit, config, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        (*_, last) = fit(config, tmp_path, steps=2, checkpoint_steps=())
+
+    assert last.structures == ("liver", "spleen")
+    assert "No training case annotates stomach: not trained, and without voxels" in caplog.text
