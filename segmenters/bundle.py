@@ -33,7 +33,7 @@ from segmenters.predictions import find_prediction
 from segmenters.preprocessing import trained_structures
 from segmenters.torch_segmenter import channel_labels, pick_device, steps_to_keep
 from segmenters.training import train
-from segmenters.uncertainty import check_measures
+from segmenters.uncertainty import DROPOUT_MEASURES, check_measures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +213,7 @@ class BundleSegmenter:
         labels = channel_labels(tuple(head.channels), structures, checkpoint.path)
         weights = read_weights(checkpoint.path, checkpoint.sha256)
         network = network_with(self._definition, head.outputs, weights)
-        if "mc_dropout" in uncertainty:
+        if DROPOUT_MEASURES & set(uncertainty):
             self._check_dropout(network)
         return BundlePredictor(
             definition=self._definition,

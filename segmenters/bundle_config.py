@@ -9,6 +9,7 @@ from typing import Literal
 from cohort.case import Shape
 from cohort.errors import ConfigError
 from segmenters.config import PRECISIONS, Augmentation, Precision, check_choice, check_range
+from segmenters.uncertainty import DROPOUT_MEASURES
 
 HUB = "hub:"
 """What a path begins with that is the name of a bundle in MONAI's model zoo."""
@@ -33,7 +34,7 @@ class BundleConfig:
             (`channel_def` in the bundle's metadata; case, "_", "-" and the order of words do not count).
         activation: "softmax" where the channels exclude each other, "sigmoid" where each stands alone,
             "auto" is what the bundle's own postprocessing does.
-        dropout: whether the bundle's network has dropout, so that "mc_dropout" can be asked for.
+        dropout: whether the bundle's network has dropout, so that "mc_dropout" and its kin can be asked for.
         overlap: of neighbouring windows at inference, 0 to below 1; None is the bundle's own.
         precision: "bfloat16" runs under autocast, "auto" does where the processor has it.
         steps: optimiser steps of fine-tuning; 0 uses the weights as they are, in every round and every fold.
@@ -95,7 +96,7 @@ class BundleConfig:
     def measures(self) -> frozenset[str]:
         """Kinds of uncertainty that its predictions can yield."""
         always = frozenset({"entropy", "inconsistency"})
-        return always | {"mc_dropout"} if self.dropout else always
+        return always | DROPOUT_MEASURES if self.dropout else always
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from segmenters.architectures import ARCHITECTURES, NETWORK_NAMES, check_channel
 from segmenters.checks import check_choice as check_choice
 from segmenters.checks import check_range as check_range
 from segmenters.training_config import EarlyStopping, Resources, check_shares
-from segmenters.uncertainty import MEASURES
+from segmenters.uncertainty import DROPOUT_MEASURES, MEASURES
 
 Intensity = Literal["per_volume_percentile", "ct_hu"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -165,7 +165,7 @@ class SegmenterConfig:
     @property
     def measures(self) -> frozenset[str]:
         """Kinds of uncertainty that its predictions can yield."""
-        return frozenset(MEASURES) if self.dropout > 0.0 else frozenset(MEASURES) - {"mc_dropout"}
+        return frozenset(MEASURES) if self.dropout > 0.0 else frozenset(MEASURES) - DROPOUT_MEASURES
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -62,9 +62,7 @@ def entropy(passes: Passes) -> Tensor:
     >>> entropy(Passes(prob=even, again=lambda variation: even)).tolist()
     [1.0, 1.0]
     """
-    prob = passes.prob
-    voxelwise = torch.special.entr(prob).sum(dim=0) / math.log(len(prob))
-    return torch.stack([voxelwise[region].double().mean() for region in _regions(prob)]).float().clamp(0, 1)
+    return _mean_in_regions(_voxel_entropy(passes.prob), passes.prob).clamp(0, 1)
 
 
 def mc_dropout(passes: Passes) -> Tensor:
@@ -88,6 +86,35 @@ def mc_dropout(passes: Passes) -> Tensor:
     return torch.stack([s[region].double().mean() for s, region in zip(spread, regions, strict=True)]).float()
 
 
+def predictive_entropy(passes: Passes) -> Tensor:
+    """Mean voxel entropy of the mean probability over passes with dropout, in each structure's region.
+
+    Returns:
+        (C,) in [0, 1] (1: all channels equally likely everywhere); NaN as in `entropy`.
+
+    Source:
+        Gal and Ghahramani, "Dropout as a Bayesian approximation", ICML 2016.
+    """
+    return _mean_in_regions(_dropout_entropies(passes)[0], passes.prob).clamp(0, 1)
+
+
+def bald(passes: Passes) -> Tensor:
+    """Mutual information of a voxel's label and the weights: how much passes with dropout disagree.
+
+    The entropy of the mean probability minus the mean entropy of the passes, averaged over each structure's
+    region: high where every pass is sure, but of different labels.
+
+    Returns:
+        (C,) in [0, 1], relative to the logarithm of the number of channels; NaN as in `entropy`. 0 everywhere
+        for a network that was trained without dropout.
+
+    Source:
+        Houlsby et al., "Bayesian active learning for classification and preference learning", 2011, eq. 2.
+    """
+    of_mean, mean_of = _dropout_entropies(passes)
+    return _mean_in_regions((of_mean - mean_of).clamp(min=0.0), passes.prob).clamp(0, 1)
+
+
 def inconsistency(passes: Passes) -> Tensor:
     """How much a structure's mask changes when the image gets a little noise: 1 - mean DSC of the masks.
 
@@ -105,8 +132,17 @@ def inconsistency(passes: Passes) -> Tensor:
 
 
 MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {"entropy": entropy, "mc_dropout": mc_dropout, "inconsistency": inconsistency}
+    {
+        "entropy": entropy,
+        "mc_dropout": mc_dropout,
+        "predictive_entropy": predictive_entropy,
+        "bald": bald,
+        "inconsistency": inconsistency,
+    }
 )
+
+DROPOUT_MEASURES = frozenset({"mc_dropout", "predictive_entropy", "bald"})
+"""Those that compare passes with dropout, and mean nothing without it."""
 
 
 def check_measures(names: Sequence[str]) -> None:
@@ -147,3 +183,25 @@ def _regions(prob: Tensor) -> list[Tensor]:
 def _agreement(first: Tensor, second: Tensor) -> float:
     size = int(first.sum())
     return 2.0 * int((first & second).sum()) / (size + int(second.sum())) if size else math.nan
+
+
+def _voxel_entropy(prob: Tensor) -> Tensor:
+    """Entropy (D, H, W) of probabilities (C, D, H, W), 1 where all channels are equally likely."""
+    nats: Tensor = torch.special.entr(prob).sum(dim=0)
+    return nats / math.log(len(prob))
+
+
+def _dropout_entropies(passes: Passes) -> tuple[Tensor, Tensor]:
+    """Entropy of the mean probability over passes with dropout, and mean entropy of these passes."""
+    total = torch.zeros_like(passes.prob)
+    entropies = torch.zeros_like(passes.prob[0])
+    for index in range(DROPOUT_PASSES):
+        prob = passes.again(Variation(dropout=True, seed=derive_seed(0, "mc_dropout", index)))
+        total += prob
+        entropies += _voxel_entropy(prob)
+    return _voxel_entropy(total / DROPOUT_PASSES), entropies / DROPOUT_PASSES
+
+
+def _mean_in_regions(voxelwise: Tensor, prob: Tensor) -> Tensor:
+    """(C,): the mean of voxel values (D, H, W) in each channel's region."""
+    return torch.stack([voxelwise[region].double().mean() for region in _regions(prob)]).float()

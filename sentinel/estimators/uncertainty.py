@@ -10,7 +10,7 @@ from cohort.records import EMPTY_MASK, Prediction, QualityScore
 from sentinel.config import Report
 from sentinel.estimators.base import matched, predicted_voxels
 
-KINDS = ("entropy", "inconsistency", "mc_dropout")
+KINDS = ("entropy", "inconsistency", "mc_dropout", "predictive_entropy", "bald")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

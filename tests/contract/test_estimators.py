@@ -215,7 +215,7 @@ def test_entropy_says_what_the_segmenter_left_out(cohort: Cohort, structures: tu
 
 def test_unknown_estimator_lists_the_known() -> None:
     with pytest.raises(
-        ConfigError, match="Unknown estimator 'oracle'; expected one of entropy, fused, incons"
+        ConfigError, match="Unknown estimator 'oracle'; expected one of bald, entropy, fused, incons"
     ):
         build_estimator("oracle")
 

@@ -23,7 +23,7 @@ def test_mc_dropout_takes_dropout():
     without, with_dropout = (BundleConfig(path="b", trust=True, dropout=dropout) for dropout in (False, True))
 
     assert without.measures == {"entropy", "inconsistency"}
-    assert with_dropout.measures - without.measures == {"mc_dropout"}
+    assert with_dropout.measures - without.measures == {"mc_dropout", "predictive_entropy", "bald"}
 
 
 def test_channels_are_one_or_many():

@@ -39,8 +39,8 @@ def test_an_unknown_family_is_refused(tmp_path):
         make_segmenter(Other(), tmp_path)
 
 
-def test_dropout_is_what_mc_dropout_takes():
+def test_passes_with_dropout_take_dropout():
     without, with_dropout = (SegmenterConfig(patch=(8, 8, 16), dropout=p) for p in (0.0, 0.1))
 
-    assert with_dropout.measures - without.measures == {"mc_dropout"}
+    assert with_dropout.measures - without.measures == {"mc_dropout", "predictive_entropy", "bald"}
     assert "entropy" in without.measures

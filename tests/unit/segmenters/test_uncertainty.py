@@ -8,11 +8,13 @@ from segmenters.uncertainty import (
     NOISE_PASSES,
     Passes,
     Variation,
+    bald,
     check_measures,
     entropy,
     inconsistency,
     mc_dropout,
     measure,
+    predictive_entropy,
 )
 
 
@@ -96,6 +98,45 @@ def test_inconsistency_is_the_loss_of_overlap_under_noise():
 
 def test_unknown_kind_lists_the_known():
     with pytest.raises(
-        ConfigError, match="Unknown uncertainty 'vibes'; known: entropy, inconsistency, mc_dropout"
+        ConfigError, match="Unknown uncertainty 'vibes'; known: bald, entropy, inconsistency, mc_dropout"
     ):
         check_measures(["entropy", "vibes"])
+
+
+def in_turn(*probs: torch.Tensor) -> Passes:
+    """Passes with dropout that give these probabilities in turn."""
+    count = 0
+
+    def again(variation: Variation) -> torch.Tensor:
+        nonlocal count
+        assert variation.dropout
+        count += 1
+        return probs[(count - 1) % len(probs)]
+
+    return Passes(prob=grid((0.4, 0.6), (0.99, 0.01)), again=again)
+
+
+def test_sure_passes_of_different_labels_disagree_and_unsure_ones_do_not():
+    sure = in_turn(grid((1.0, 0.0), (1.0, 0.0)), grid((0.0, 1.0), (1.0, 0.0)))
+    unsure = in_turn(grid((0.5, 0.5), (1.0, 0.0)))
+
+    # both are as uncertain on average, but only the first disagree; the structure's region is voxel 0
+    assert predictive_entropy(sure)[1] == pytest.approx(1.0)
+    assert bald(sure)[1] == pytest.approx(1.0)
+    assert predictive_entropy(unsure)[1] == pytest.approx(1.0)
+    assert bald(unsure)[1] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_bald_is_the_entropy_of_the_mean_minus_the_mean_entropy():
+    first, second = grid((0.2, 0.8), (1.0, 0.0)), grid((0.6, 0.4), (1.0, 0.0))
+
+    found = float(bald(in_turn(first, second))[1])
+
+    assert found == pytest.approx(h(0.4, 0.6) - (h(0.2, 0.8) + h(0.6, 0.4)) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [bald, predictive_entropy])
+def test_dropout_measures_of_a_structure_without_a_region_are_nan(kind):
+    prob = grid((0.97, 0.02, 0.01), (0.5, 0.45, 0.05))
+
+    assert math.isnan(kind(plain(prob))[2])
