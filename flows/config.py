@@ -12,13 +12,11 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
-    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Tag,
     ValidationError,
     model_validator,
 )
@@ -27,15 +25,11 @@ from cohort.budget import CURRENCIES, Budget, CostModel
 from cohort.case import check_case_id
 from cohort.errors import ConfigError, DataError
 from cohort.selection.registry import resolve
-from segmenters.bundle_config import BundleConfig
-from segmenters.command_config import CommandConfig
-from segmenters.config import SegmenterConfig
-from segmenters.nnunet_config import NnUNetConfig
+from flows.segmenter_config import FAMILY_TAGS, SegmenterModel
 from sentinel.config import SentinelConfig
 from sentinel.estimators.registry import estimator_entry
 
-for _settings in (SegmenterConfig, NnUNetConfig, BundleConfig, CommandConfig, SentinelConfig):
-    setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
+setattr(SentinelConfig, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
 
 _PATIENTS_NEEDED = {"nothing": 1, "sentinel": 2, "fused": 3}
 
@@ -88,23 +82,6 @@ class Model(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-
-def _family(values: Any) -> str:
-    """Which family a segmenter's settings are of; our own networks where they do not say."""
-    found = values.get("family", "torch") if isinstance(values, Mapping) else getattr(values, "family", "")
-    return str(found)
-
-
-SegmenterModel = Annotated[
-    Annotated[SegmenterConfig, Tag("torch")]
-    | Annotated[NnUNetConfig, Tag("nnunet")]
-    | Annotated[BundleConfig, Tag("bundle")]
-    | Annotated[CommandConfig, Tag("command")],
-    Discriminator(_family),
-]
-"""A segmenter of any family."""
-
-_FAMILY_TAGS = frozenset({"torch", "nnunet", "bundle", "command"})
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 CampaignName = Annotated[str, AfterValidator(_campaign_name)]
@@ -420,7 +397,7 @@ def _place(location: tuple[str | int, ...]) -> list[str]:
     return [
         str(part)
         for before, part in zip(after, location, strict=False)
-        if not (before == "segmenter" and part in _FAMILY_TAGS)
+        if not (before == "segmenter" and part in FAMILY_TAGS)
     ]
 
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from flows.config import CampaignName, Configured, DataModel, Model, SegmenterModel, read_values, validated
+from flows.config import CampaignName, Configured, DataModel, Model, read_values, validated
+from flows.segmenter_config import SegmenterModel
 from sentinel.config import SentinelConfig
 
 
