@@ -408,6 +408,10 @@ def _all_mistakes(path: Path, error: ValidationError) -> str:
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
             message = "unknown key; remove it or correct its spelling"
+        elif mistake["type"] == "union_tag_invalid":
+            message = (
+                f"unknown family {mistake['ctx']['tag']!r}; expected one of {', '.join(sorted(FAMILY_TAGS))}"
+            )
         lines.append(f"  {key}: {message}")
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     return f"The config {path} has {count}:\n" + "\n".join(lines)

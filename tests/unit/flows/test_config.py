@@ -413,3 +413,12 @@ def test_early_stopping_that_leaves_a_fold_nobody_is_told_at_once(tmp_path):
         load_config(path)
     assert load_config(path, ["start.cases=8"]).segmenter.early_stopping.fraction == 0.3
     assert load_config(path, ["strategy=random"]).start.cases == 4
+
+
+def test_an_unknown_family_of_segmenters_lists_the_known(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("data: {root: scans}\nstrategy: random\nsegmenter: {family: yolo}\n")
+    with pytest.raises(
+        ConfigError, match=r"segmenter: unknown family 'yolo'; expected one of bundle, command"
+    ):
+        load_config(path)
