@@ -27,7 +27,7 @@ ARMS = {
     "dynunet": f"{{network: dynunet, channels: [16, 32, 64, 128], {OWN}, patch: [40, 56, 40], steps: 300}}",
     "swinunetr": f"{{network: swinunetr, channels: [12], {ALONE}, patch: [32, 64, 32], steps: 60}}",
     "stunet_small": f"{{network: stunet_small, {ALONE}, patch: [64, 64, 64], steps: 60}}",
-    "nnunet": "{family: nnunet, modality: MRI, batch_size: 2, steps: 80}",
+    "nnunet": "{family: nnunet, modality: MRI, batch_size: 2, steps: 240}",
     "bundle": "{family: bundle, path: BUNDLE, trust: true, patch: [40, 56, 40], batch_size: 4, steps: 300, "
     "learning_rate: 3.0e-3}",
     "command": f"{{family: command, fit: '{PROGRAM} fit {{images}} {{labels}} {{weights}} --steps {{steps}} "
