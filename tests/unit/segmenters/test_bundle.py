@@ -211,7 +211,7 @@ class TestAsItIs:
 class TestUncertainty:
     def test_is_of_the_structures_that_the_network_knows(self, threshold, segmenter, case, tmp_path):
         bundle = segmenter(threshold(dropout=0.5), dropout=True)
-        kinds = ("entropy", "inconsistency", "mc_dropout")
+        kinds = ("entropy", "inconsistency", "mc_dropout", "predictive_entropy", "bald")
         prediction = predicted(bundle, case.view(), tmp_path, uncertainty=kinds)
 
         assert set(kinds) == bundle.config.measures
