@@ -106,7 +106,6 @@ class Loop:
 
     def _start(self) -> None:
         start = {
-            "config_sha256": config_sha256(as_dict(self.config)),
             "dataset": self.cohort.dataset.name,
             "dataset_sha256": json_sha256(sorted(self.fingerprints.items())),
             "patients_known": self.cohort.dataset.patients_known,
@@ -118,7 +117,8 @@ class Loop:
         }
         begun = self.campaign.event("start")
         if begun is None:
-            self.campaign.append("start", code_version=code_version(), **start)
+            made_by = {"config_sha256": config_sha256(as_dict(self.config)), "code_version": code_version()}
+            self.campaign.append("start", **made_by, **start)
         else:
             self._check_unchanged(begun.payload, start)
         names = tuple(structure.name for structure in self.cohort.dataset.structures)

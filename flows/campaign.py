@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from cohort.annotation import Annotation
 from cohort.budget import Cost
@@ -129,12 +130,20 @@ def check_config(config: Configured) -> None:
     path = config.folder / CONFIG
     if not path.is_file():
         return
-    changed = differences(_read_config(path), as_dict(config))
+    changed = differences(_completed(_read_config(path), type(config)), as_dict(config))
     if changed:
         raise CampaignError(
             f"The folder {config.folder} was made with another config ({'; '.join(changed)}); "
             "start it with its own config, or give this one another name with --set name=..."
         )
+
+
+def _completed(values: dict[str, Any], model: type[Configured]) -> dict[str, Any]:
+    """A kept config with the defaults of keys that came after it, so that an older campaign can go on."""
+    try:
+        return as_dict(model.model_validate(values))
+    except ValidationError:  # it has keys that are no more: every difference is told
+        return values
 
 
 def create_or_open(config: ActiveLearningConfig) -> Campaign:

@@ -90,6 +90,27 @@ class TestOpening:
     ) -> None:
         campaigns.check_config(load_config(make_campaign_yaml("elsewhere")))
 
+    def test_a_config_from_before_a_key_was_added_is_the_same(
+        self, campaign: Campaign, config: ActiveLearningConfig
+    ) -> None:
+        """The key counts as its default, which is what was done then."""
+        path = campaign.folder / campaigns.CONFIG
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        del values["evaluation"], values["budget"]["minutes_per_slice"]
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        campaigns.check_config(config)
+        changed = config.model_copy(
+            update={"budget": config.budget.model_copy(update={"minutes_per_slice": 9.0})}
+        )
+        with pytest.raises(CampaignError, match=r"budget\.minutes_per_slice: 0\.2 -> 9\.0"):
+            campaigns.check_config(changed)
+
+    def test_a_key_that_is_no_more_is_told(self, campaign: Campaign, config: ActiveLearningConfig) -> None:
+        path = campaign.folder / campaigns.CONFIG
+        path.write_text(path.read_text(encoding="utf-8") + "temperature: 3\n", encoding="utf-8")
+        with pytest.raises(CampaignError, match=r"temperature: 3 -> None"):
+            campaigns.check_config(config)
+
     @pytest.mark.parametrize(
         ("content", "message"),
         [("a: [1,", "is not valid YAML any more"), ("", "does not hold a configuration any more")],
