@@ -36,6 +36,10 @@ class CampaignError(SentinelLoopError):
     """A campaign folder is in use, belongs to another config, or is not whole."""
 
 
+class BusyError(CampaignError):
+    """Another process works in the folder."""
+
+
 class MissingExtraError(SentinelLoopError):
     """An optional part of the package is not installed."""
 

@@ -55,14 +55,14 @@ def active_learning(loop: "Loop", killed_flow_run: str | None) -> None:
     """
     campaigns.record_process(loop.campaign.folder, str(flow_run.id))
     if killed_flow_run:
-        _mark_crashed(killed_flow_run)
+        mark_crashed(killed_flow_run)
     try:
         loop.run()
     finally:
         campaigns.forget_process(loop.campaign.folder)
 
 
-def _mark_crashed(flow_run_id: str) -> None:
+def mark_crashed(flow_run_id: str) -> None:
     """Tell Prefect that a flow run was killed, where it still believes that it runs."""
     with get_client(sync_client=True) as client:
         try:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from cohort.annotation import Annotation
 from cohort.budget import Cost
-from cohort.errors import CampaignError
+from cohort.errors import BusyError, CampaignError
 from cohort.ledger import Entry, Ledger
 from cohort.volume import write_bytes
 from flows.config import ActiveLearningConfig, Configured, as_dict, differences
@@ -170,7 +170,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process alone; the lock ends with the process, however that ends.
 
     Raises:
-        CampaignError: if another process holds it.
+        BusyError: if another process holds it.
     """
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=1)  # `is_locked` of another process may hold it for a moment
     except Timeout as error:
-        raise CampaignError(f"Another process works in {folder}; wait for it, or stop it first") from error
+        raise BusyError(f"Another process works in {folder}; wait for it, or stop it first") from error
     try:
         yield
     finally:

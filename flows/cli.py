@@ -199,6 +199,36 @@ def train_sentinel(
     _out.print(f"Its model card: {sentinel.with_name('model_card.md')}", highlight=False, soft_wrap=True)
 
 
+@app.command("compare")
+def compare(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML of the comparison.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override for all campaigns, for example data.root=scans. Repeatable."),
+    ] = None,
+    arms: Annotated[str, typer.Option(help="Run these arms alone, for example random,quality.")] = "",
+    seeds: Annotated[str, typer.Option(help="Run these seeds alone, for example 0,1.")] = "",
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Run nothing; report what is finished.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Run the arms of a comparison and report them; start it several times to share the work."""
+    from flows.comparison_config import listed, load_comparison, numbers
+    from flows.launch import launch_comparison
+    from flows.progress import Display
+
+    comparison = load_comparison(config, settings or ())
+    units = comparison.only(listed(arms), numbers(seeds))
+    display = Display(console=_err, quiet=quiet)
+    failed = {} if report_only else launch_comparison(comparison, units, display)
+    for name, reason in failed.items():
+        _err.print(f"[red]{name} failed:[/red] {_escaped(reason)}", highlight=False, soft_wrap=True)
+    if failed:
+        _err.print(f"{len(failed)} of {len(units)} campaigns failed; the same command tries them again.")
+        raise typer.Exit(1)
+
+
 @app.command("ui")
 def ui(
     campaign: CampaignName,

@@ -52,7 +52,7 @@ WHERE_AND_HOW = frozenset(
 """Keys that may change between two starts of one campaign: they do not say what is computed."""
 
 
-def _known_currency(value: str) -> str:
+def known_currency(value: str) -> str:
     if value not in CURRENCIES:
         raise ValueError(f"unknown currency {value!r}; expected one of {', '.join(CURRENCIES)}")
     return value
@@ -154,7 +154,7 @@ class StartModel(Model):
 class BudgetModel(Model):
     """What may be spent on annotation in each round, and what a minute of it is made of."""
 
-    currency: Annotated[str, AfterValidator(_known_currency)] = "cases"
+    currency: Annotated[str, AfterValidator(known_currency)] = "cases"
     per_round: PositiveFloat = 4
     minutes_per_case: NonNegativeFloat = 2.0
     minutes_per_structure: NonNegativeFloat = 1.0
@@ -373,22 +373,44 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _set(values: dict[str, Any], override: str) -> None:
+def parse_override(override: str) -> tuple[str, Any]:
+    """The dotted key and the value of `key=value`.
+
+    Raises:
+        ConfigError: for text of another form, or a value that is no YAML.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(
             f"--set {override!r} is not of the form key=value, for example --set data.root=scans"
         )
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, value = parse_override(override)
+    try:
+        set_value(values, key, value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {override!r}: {error}") from error
+
+
+def set_value(values: dict[str, Any], key: str, value: object) -> None:
+    """Put a value under a dotted key.
+
+    Raises:
+        ConfigError: where a part of the key holds a value.
+    """
     *parents, last = key.split(".")
     place = values
     for parent in parents:
         if not isinstance(place.setdefault(parent, {}), dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} holds a value, so nothing can be set below it")
+            raise ConfigError(f"{parent!r} holds a value, so nothing can be set below it")
         place = place[parent]
-    try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+    place[last] = value
 
 
 def _place(location: tuple[str | int, ...]) -> list[str]:

@@ -1,11 +1,16 @@
 """What the process needs around it: quiet, offline Prefect and MLflow, threads, and who made a result."""
 
+import itertools
 import os
 import subprocess
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 _DEFAULTS = {
     "DO_NOT_TRACK": "1",
@@ -38,6 +43,27 @@ def prepare(campaigns_root: Path) -> None:
     if not any(name in os.environ for name in _PREFECT_OF_THE_USER) and not profiles.exists():
         os.environ["PREFECT_HOME"] = str(campaigns_root.resolve() / ".prefect")
     _standard_library_first()
+
+
+@contextmanager
+def process_folder(beside: Path) -> Iterator[Path]:
+    """A folder that no other process uses meanwhile: the first free one of `beside/0`, `beside/1` ...
+
+    Prefect's temporary servers must not share a database.
+    """
+    for number in itertools.count():
+        folder = beside / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            yield folder
+        finally:
+            lock.release()
+        return
 
 
 def _standard_library_first() -> None:

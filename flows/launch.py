@@ -3,8 +3,11 @@
 Prefect and MLflow read their settings when they are imported, so they are imported last.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from cohort.errors import ConfigError
 from cohort.validation import validate_cases
@@ -12,6 +15,7 @@ from flows import campaign as campaigns
 from flows import data, environment
 from flows.audit_options import AuditOptions
 from flows.campaign import Campaign
+from flows.comparison_config import Comparison, Unit
 from flows.config import ActiveLearningConfig, DataModel
 from flows.progress import Display
 from flows.sentinel_config import SentinelTrainingConfig
@@ -30,28 +34,63 @@ def launch(config: ActiveLearningConfig, display: Display) -> Campaign:
     Raises:
         SentinelLoopError: for every mistake that a user can mend, before any training where possible.
     """
+    with campaigns.locked(config.folder):
+        return run_locked(config, display)
+
+
+def run_locked(config: ActiveLearningConfig, display: Display) -> Campaign:
+    """What `launch` does, for a caller that holds the campaign's lock.
+
+    Raises:
+        SentinelLoopError: for every mistake that a user can mend, before any training where possible.
+    """
     make_segmenter(
         config.segmenter, config.folder / campaigns.WORKSPACE
     )  # refuses a family whose package is not installed
-    with campaigns.locked(config.folder):
-        campaigns.check_config(config)
-        cohort, fingerprints = _sound_cohort(config, display)
-        campaign = campaigns.create_or_open(config)
-        killed = campaigns.end_orphans(config.folder)
-        environment.prepare(config.campaigns_root)
-        from flows.active_learning import Loop, active_learning
-        from flows.tracking import Tracker
+    campaigns.check_config(config)
+    cohort, fingerprints = _sound_cohort(config, display)
+    campaign = campaigns.create_or_open(config)
+    killed = campaigns.end_orphans(config.folder)
+    environment.prepare(config.campaigns_root)
+    from flows.active_learning import Loop, active_learning
+    from flows.tracking import Tracker
 
-        loop = Loop(
-            config=config,
-            campaign=campaign,
-            cohort=cohort,
-            fingerprints=fingerprints,
-            display=display,
-            tracker=Tracker(campaign=campaign),
-        )
-        active_learning.with_options(flow_run_name=campaign.name)(loop, killed)
+    loop = Loop(
+        config=config,
+        campaign=campaign,
+        cohort=cohort,
+        fingerprints=fingerprints,
+        display=display,
+        tracker=Tracker(campaign=campaign),
+    )
+    active_learning.with_options(flow_run_name=campaign.name)(loop, killed)
     return campaign
+
+
+def launch_comparison(comparison: Comparison, units: Sequence[Unit], display: Display) -> dict[str, str]:
+    """Run units of a comparison; other processes may run units of it at the same time.
+
+    Returns:
+        Name of a unit -> why it failed; empty where all units are finished.
+
+    Raises:
+        SentinelLoopError: for what hinders every unit.
+    """
+    root = comparison.config.campaigns_root
+    with environment.process_folder(comparison.config.folder / ".processes") as own:
+        killed = campaigns.end_orphans(own)
+        environment.prepare(own)
+        with FileLock(comparison.config.folder / ".data.lock"):
+            _generate(units[0].config.data, root, display)
+        from flows.comparison import Runner, comparison_flow
+        from flows.tracking import open_store
+
+        open_store(root, comparison.config.name)
+        runner = Runner(comparison=comparison, units=tuple(units), display=display)
+        failed: dict[str, str] = comparison_flow.with_options(flow_run_name=comparison.config.name)(
+            runner, own, killed
+        )
+        return failed
 
 
 def launch_audit(options: AuditOptions, display: Display) -> "pd.DataFrame":

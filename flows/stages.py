@@ -8,15 +8,19 @@ hash: a file that was damaged or lost since makes the stage run again.
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cohort.volume import write_bytes
 
 MANIFEST = "stage.json"
+SHARED = ".shared.json"
+"""Names other folders in which stages of a folder may be finished already."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +76,8 @@ def run_stage(parent: Path, name: str, inputs: Mapping[str, object], make: Calla
     if finished.exists():
         _log.warning("%s is damaged; the stage runs again", finished)
         shutil.rmtree(finished)
+    if _take(finished, json_sha256(inputs)):
+        return finished
     partial = parent / f".{name}-{digest}.partial"
     partial.mkdir(parents=True, exist_ok=True)
     for torn in partial.rglob(".*.tmp"):
@@ -87,6 +93,21 @@ def run_stage(parent: Path, name: str, inputs: Mapping[str, object], make: Calla
     return finished
 
 
+def share(parent: Path, others: Sequence[Path]) -> None:
+    """Let a folder take stages that are finished in other folders, instead of running them.
+
+    A stage is taken where name and inputs are the same and every file is whole: its files are hard-linked, or
+    copied where the disk cannot link, into a hidden folder, which is renamed. Nothing changes a finished
+    stage's files in place, so the folders stay independent of each other.
+
+    Args:
+        parent: whose stages may be taken.
+        others: folders of stages, which need not exist yet.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    write_json(parent / SHARED, [os.path.relpath(other, parent) for other in others])
+
+
 def is_whole(folder: Path) -> bool:
     """Whether a stage finished and every file that it made is still what it was."""
     try:
@@ -99,6 +120,34 @@ def is_whole(folder: Path) -> bool:
 def stage_sha256(folder: Path) -> str:
     """Hash of all that a finished stage made."""
     return json_sha256(read_json(folder / MANIFEST)["files"])
+
+
+def _take(finished: Path, inputs_sha256: str) -> bool:
+    """Take a stage from a folder that `share` named; whether there was one."""
+    shared = finished.parent / SHARED
+    if not shared.is_file():
+        return False
+    for other in read_json(shared):
+        found = finished.parent / other / finished.name
+        if not is_whole(found) or json_sha256(read_json(found / MANIFEST)["inputs"]) != inputs_sha256:
+            continue
+        taken = finished.parent / f".{finished.name}.taken"
+        shutil.rmtree(taken, ignore_errors=True)
+        for name in (*read_json(found / MANIFEST)["files"], MANIFEST):
+            _link(found / name, taken / name)
+        taken.rename(finished)
+        shutil.rmtree(finished.parent / f".{finished.name}.partial", ignore_errors=True)
+        return True
+    return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """Another name for a file, or a copy where the disk cannot have that."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -59,6 +59,20 @@ def experiment_id(root: Path, name: str) -> str:
         return str(client.create_experiment(name, artifact_location=artifacts))
 
 
+def open_store(root: Path, experiment: str) -> bool:
+    """Make store and experiment if need be, before several processes write into them.
+
+    Returns:
+        Whether the store can be reached; if not, that is a warning.
+    """
+    try:
+        experiment_id(root, experiment)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        _log.warning("MLflow at %s cannot be written (%s)", tracking_uri(root), error)
+        return False
+    return True
+
+
 def log_sentinel(
     config: SentinelTrainingConfig, about: Mapping[str, str], metrics: Mapping[str, float], note: str
 ) -> bool:
