@@ -24,7 +24,7 @@ from cohort.budget import Cost, annotation_cost
 from cohort.case import Case
 from cohort.errors import AnnotationError, CampaignError, SelectionError
 from cohort.records import Prediction, QualityScore
-from cohort.selection import resolve, select
+from cohort.selection import select
 from cohort.volume import read_grid, write_bytes, write_volume
 from flows import campaign as campaigns
 from flows import data, report, rounds
@@ -39,6 +39,7 @@ from flows.progress import Display
 from flows.round_stages import RoundStages
 from flows.stages import file_sha256, json_sha256
 from flows.tracking import Tracker
+from flows.trial import Trial, trial_entry
 from segmenters.evaluation import summarise
 
 FIGURES = "figures"
@@ -151,9 +152,11 @@ class Loop:
         if not pool:
             return self._finish("the pool is empty")
         predictions = stages.segment("pool", pool, stages.train())
-        scores = score_pool(stages, pool, predictions)
+        taught = self._stages(number - number % self.config.trial.retrain_every)
+        trial = Trial.before(self.campaign, self.config, number)
+        scores = trial.recalibrated(score_pool(stages, pool, predictions, taught=taught))
         if self.campaign.event("selection", number) is None:
-            self._select(stages, pool, predictions, scores)
+            self._select(stages, pool, predictions, scores, trial)
         return self._annotate(stages, predictions, scores)
 
     def _stages(self, number: int) -> RoundStages:
@@ -216,8 +219,15 @@ class Loop:
         pool: Sequence[Case],
         predictions: Sequence[Prediction],
         scores: Sequence[QualityScore],
+        trial: Trial,
     ) -> None:
-        strategy, estimator = resolve(self.config.strategy, self.config.estimator)
+        strategy, used, evidence = trial.strategy()
+        if used != self.config.strategy and evidence is not None:
+            self.display.say(
+                f"[yellow]round {stages.number}: the order of {self.config.estimator_name} had nothing to do "
+                f"with DSC in {evidence.cases} annotated cases (rank correlation {evidence.correlation:.2f}, "
+                f"p {evidence.p:.2f}); this round is chosen by {used}[/yellow]"
+            )
         views, costs = [case.view() for case in pool], self.config.budget.cost_model
         candidates = rounds.candidates(views, predictions, scores, stages.structures, costs)
         budget = self.config.budget.limit
@@ -233,7 +243,9 @@ class Loop:
             "selection",
             round=stages.number,
             strategy=self.config.strategy,
-            estimator=estimator,
+            estimator=self.config.estimator_name,
+            used_strategy=used,
+            evidence=asdict(evidence) if evidence is not None else None,
             selected=list(selection.selected),
             predicted_cost=selection.predicted_cost.as_dict(),
             ranked_sha256=file_sha256(stages.folder / rounds.RANKED),
@@ -263,12 +275,9 @@ class Loop:
         revealed = rounds.revealed_dsc(returned, masks, stages.structures)
         with _drawing(f"figures of round {stages.number}"):
             self._draw(stages, returned, masks, scores, revealed)
-        self.campaign.append(
-            "trial",
-            round=stages.number,
-            estimator=rounds.estimator_trial(scores, revealed) if scores else {},
-            revealed_dsc=[[*key, value] for key, value in sorted(revealed.items())],
-        )
+        patients = {case.case_id: case.patient_id for case in self.cohort.dataset.cases}
+        found = trial_entry(scores, revealed, patients, stages.number)
+        self.campaign.append("trial", round=stages.number, **found)
         return True
 
     def _draw_curve(self) -> None:

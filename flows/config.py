@@ -71,6 +71,12 @@ def _known_strategy(value: str) -> str:
     return value
 
 
+def _known_fallback(value: str | None) -> str | None:
+    if value is not None and resolve(value)[1] is not None:
+        raise ValueError(f"{value!r} needs an estimator itself; take one that needs none, such as random")
+    return value
+
+
 def _known_estimator(value: str | None) -> str | None:
     if value is not None:
         estimator_entry(value)
@@ -191,6 +197,22 @@ class CrossFittingModel(Model):
         return self
 
 
+class TrialModel(Model):
+    """The estimator on trial: what revealed DSC does with it.
+
+    `recalibrate` puts predicted DSC and its bounds right by the masks of earlier rounds; `retrain_every` is
+    the number of rounds that one sentinel serves. Where `fallback` names a strategy, it takes over in a round
+    before which `min_cases` or more annotated cases do not show, with this `confidence`, that the estimator's
+    order has to do with DSC.
+    """
+
+    recalibrate: bool = True
+    retrain_every: PositiveInt = 1
+    fallback: Annotated[str | None, AfterValidator(_known_fallback)] = "random"
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.9
+    min_cases: PositiveInt = 12
+
+
 class EvaluationModel(Model):
     """How the held-out cases are measured."""
 
@@ -220,6 +242,7 @@ class ActiveLearningConfig(Configured):
     segmenter: SegmenterModel
     cross_fitting: CrossFittingModel = CrossFittingModel()
     sentinel: SentinelConfig = SentinelConfig()
+    trial: TrialModel = TrialModel()
     evaluation: EvaluationModel = EvaluationModel()
     annotator: AnnotatorModel = AnnotatorModel()
 

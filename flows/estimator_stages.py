@@ -17,20 +17,31 @@ from sentinel.scoring import Sentinel
 
 
 def score_pool(
-    stages: RoundStages, cases: Sequence[Case], predictions: Sequence[Prediction]
+    stages: RoundStages,
+    cases: Sequence[Case],
+    predictions: Sequence[Prediction],
+    *,
+    taught: RoundStages,
 ) -> tuple[QualityScore, ...]:
-    """The estimator's scores of the pool's masks; nothing for a strategy that needs none."""
+    """The estimator's scores of the pool's masks; nothing for a strategy that needs none.
+
+    Args:
+        stages: of the round.
+        cases: of the pool.
+        predictions: of these.
+        taught: the round whose labelled cases the estimator learned from: this one, or an earlier one.
+    """
     name = stages.config.estimator_name
     if name is None or not cases:
         return ()
     learns = estimator_entry(name).learns
     learned: tuple[Path, ...] = ()
     if learns == "sentinel":
-        graded = [mask for fit in stages.cross_fit() for mask in fit.graded]
-        learned = (stages.train_sentinel(graded),)
+        graded = [mask for fit in taught.cross_fit() for mask in fit.graded]
+        learned = (taught.train_sentinel(graded),)
     elif learns == "fused":
-        fused = FusedStages(round=stages)
-        fits = stages.cross_fit(stages.estimator_needs())
+        fused = FusedStages(round=taught)
+        fits = taught.cross_fit(taught.estimator_needs())
         learned, predictions = fused.fit(fits), fused.with_members(cases, predictions, fits)
     references = _references(cases) if learns == "references" else None
     inputs = {

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cohort.agreement import agreement
 from cohort.annotation import Annotation
 from cohort.budget import CostModel, predicted_cost
 from cohort.case import MIN_EVALUATED_FRACTION, Case, CaseView, Structure
@@ -213,28 +212,6 @@ def revealed_dsc(
             if not math.isnan(value):
                 found[annotation.case_id, name] = value
     return found
-
-
-def estimator_trial(
-    scores: Sequence[QualityScore], revealed: Mapping[tuple[str, str], float]
-) -> dict[str, float | int | None]:
-    """How well an estimator's values agreed with the DSC that annotation revealed.
-
-    Returns:
-        "pearson" and "spearman" of the value that ranked, "mae" where the estimator predicts a DSC, "n" the
-        number of masks and "missing" the number without a score; None where not defined.
-    """
-    pairs = [
-        (score, revealed[score.case_id, score.structure])
-        for score in scores
-        if (score.case_id, score.structure) in revealed
-    ]
-    scored = [(score, true) for score, true in pairs if not score.missing]
-    raw = np.array([score.raw for score, _ in scored])
-    true = np.array([value for _, value in scored])
-    predicted = np.array([score.predicted_dsc for score, _ in scored])
-    found = agreement(raw, predicted, true)
-    return {**found, "n": len(scored), "missing": len(pairs) - len(scored)}
 
 
 def _evaluated(annotation: Annotation) -> frozenset[str]:

@@ -289,24 +289,6 @@ class TestTrial:
         )
         assert found == {("a", "liver"): 1.0}
 
-    def test_agreement_of_scores_with_what_was_revealed(self) -> None:
-        revealed = {
-            ("a", "liver"): 0.9,
-            ("a", "spleen"): 0.1,
-            ("b", "liver"): 0.3,
-            ("c", "liver"): 0.5,
-            ("x", "liver"): 0.5,
-        }
-        found = rounds.estimator_trial(SCORES, revealed)
-        assert (found["n"], found["missing"]) == (3, 1)
-        assert found["spearman"] == pytest.approx(1.0)
-        assert found["mae"] == pytest.approx((0.1 + 0.1) / 2)
-        assert found["bias"] == pytest.approx((-0.1 + 0.1) / 2)
-
-    def test_nothing_revealed(self) -> None:
-        found = rounds.estimator_trial(SCORES, {})
-        assert found == {"pearson": None, "spearman": None, "mae": None, "bias": None, "n": 0, "missing": 0}
-
 
 def test_a_mask_that_was_missed_is_not_free() -> None:
     liver = (Structure(name="liver", label=1),)
