@@ -240,6 +240,35 @@ class TestArms:
         assert campaign.ledger.entries() == before
 
 
+class TestTrial:
+    def test_a_ranking_without_evidence_gives_way(
+        self, tmp_path: Path, shared_scans: Path, write_campaign_yaml: WriteYaml
+    ) -> None:
+        """Three cases have six orders, so that no ranking of them can convince with 95 % confidence."""
+        changes = {
+            "strategy": "entropy",
+            "start.cases": 1,
+            "budget.per_round": 3,
+            "trial": {"fallback": "random", "min_cases": 3, "confidence": 0.95},
+        }
+        campaign = start(write_campaign_yaml(tmp_path / "trial.yaml", shared_scans, changes))
+        first, second = payloads(campaign, "selection")
+        assert (first["used_strategy"], first["evidence"]) == ("entropy", None)
+        assert second["used_strategy"] == "random"
+        assert second["evidence"]["cases"] == 3
+        assert second["evidence"]["p"] > 0.05
+
+    def test_one_sentinel_serves_several_rounds(
+        self, tmp_path: Path, shared_scans: Path, write_campaign_yaml: WriteYaml
+    ) -> None:
+        changes = {"strategy": "quality", "rounds": 3, "budget.per_round": 1, "trial.retrain_every": 2}
+        campaign = start(write_campaign_yaml(tmp_path / "trial.yaml", shared_scans, changes))
+        trained = sorted(path.parent.name for path in campaign.folder.glob("rounds/*/sentinel-*"))
+        assert trained == ["000"]
+        assert len(list(campaign.folder.glob("rounds/001/score-*/scores.csv"))) == 1
+        assert len(payloads(campaign, "selection")) == 2
+
+
 class TestPeople:
     """Annotation through a folder: the campaign stops, and the same command goes on."""
 
