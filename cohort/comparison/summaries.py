@@ -13,7 +13,7 @@ from cohort.comparison.runs import ArmRuns, Values, weighted_curves
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """An arm's mean learning curve.
+    """A mean curve over seeds: an arm's DSC, or the difference of two arms.
 
     Args:
         spent: (R,) mean over seeds.
@@ -94,6 +94,28 @@ def band(runs: ArmRuns, currency: str, *, seed: int = 0) -> Band:
     return Band(
         spent=_floats(runs.spent[currency].mean(axis=0)),
         dsc=_floats(runs.curves().mean(axis=0)),
+        lower=tuple(lower for lower, _ in ends),
+        upper=tuple(upper for _, upper in ends),
+    )
+
+
+def difference_band(runs: ArmRuns, control: ArmRuns, currency: str, *, seed: int = 0) -> Band | None:
+    """The mean difference of two arms' DSC round by round, on the seeds that both have; None without any.
+
+    Both arms get the same draws, so what is hard about a seed or a case does not widen the band. What was
+    spent is that of the first arm.
+    """
+    seeds = shared_seeds(runs, control)
+    if not seeds:
+        return None
+    first, second = runs.of_seeds(seeds), control.of_seeds(seeds)
+    drawn = resample(len(seeds), len(first.cases), seed=seed)
+    sampled = [weighted_curves(each.dsc, drawn.cases) for each in (first, second)]
+    curves = drawn.over_seeds(sampled[0] - sampled[1])
+    ends = [interval(curves[:, number]) for number in range(first.rounds)]
+    return Band(
+        spent=_floats(first.spent[currency].mean(axis=0)),
+        dsc=_floats((first.curves() - second.curves()).mean(axis=0)),
         lower=tuple(lower for lower, _ in ends),
         upper=tuple(upper for _, upper in ends),
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from cohort.comparison.runs import ArmRuns
-from cohort.comparison.summaries import band, overlap, ranges, saving, summary
+from cohort.comparison.summaries import band, difference_band, overlap, ranges, saving, summary
 
 Make = Callable[..., ArmRuns]
 CONTROL = [[0.5, 0.6, 0.7], [0.5, 0.6, 0.7]]
@@ -69,3 +69,19 @@ class TestSaving:
 def test_overlap_of_nothing_is_not_a_number() -> None:
     assert math.isnan(overlap([], []))
     assert overlap(["a"], ["a"]) == 1.0
+
+
+def test_a_difference_is_paired_round_by_round(make_runs: Make) -> None:
+    """Seeds and cases scatter much more than the arms differ, but alike in both."""
+    wide = [[0.1, 0.2, 0.3], [0.7, 0.8, 0.9]]
+    better = [[value + 0.01 for value in curve] for curve in wide]
+    found = difference_band(
+        make_runs("quality", better, scatter=0.04), make_runs("random", wide, scatter=0.04), "cases"
+    )
+    assert found is not None
+    for values in (found.dsc, found.lower, found.upper):
+        assert values == pytest.approx((0.01, 0.01, 0.01))
+    assert (
+        difference_band(make_runs("quality", better, seeds=(8, 9)), make_runs("random", wide), "cases")
+        is None
+    )
