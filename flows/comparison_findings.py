@@ -24,12 +24,14 @@ class GroupFindings:
     Args:
         name: of the group.
         runs: arm -> its runs, measured on the group's cases.
+        alike: the same on the seeds that every arm has, see `Findings.alike`.
         summaries: of each arm.
         contrasts: of each arm with the control; exploratory, so not corrected.
     """
 
     name: str
     runs: Mapping[str, ArmRuns]
+    alike: Mapping[str, ArmRuns]
     summaries: tuple[ArmSummary, ...]
     contrasts: tuple[Contrast, ...]
 
@@ -40,6 +42,7 @@ class Findings:
 
     Args:
         runs: arm -> its finished runs.
+        alike: the same on the seeds that every arm has; all runs where there is no such seed.
         primary: the declared contrast, area and final DSC; empty where none was declared or no pair is there.
         secondary: every other arm with the control, corrected after Holm for their number.
         summaries: currency -> each arm.
@@ -50,6 +53,7 @@ class Findings:
     """
 
     runs: Mapping[str, ArmRuns]
+    alike: Mapping[str, ArmRuns]
     primary: tuple[Contrast, ...]
     secondary: tuple[Contrast, ...]
     summaries: Mapping[str, tuple[ArmSummary, ...]]
@@ -59,11 +63,20 @@ class Findings:
     groups: tuple[GroupFindings, ...]
 
 
+def declared_runs(findings: Findings) -> dict[str, ArmRuns]:
+    """The two arms of the primary contrast on the seeds that it has so far; empty without any."""
+    if not findings.primary:
+        return {}
+    first = findings.primary[0]
+    return {arm: findings.runs[arm].of_seeds(first.seeds) for arm in (first.against, first.arm)}
+
+
 def find(config: ComparisonConfig, tables: Tables) -> Findings:
     """Compute everything that the finished units can say."""
     runs = arm_runs(tables, config.arms)
     return Findings(
         runs=runs,
+        alike=_alike(runs),
         primary=_primary(config, runs),
         secondary=corrected(_with_control(config, runs, but_primary=True)),
         summaries={currency: _summaries(runs, currency) for currency in SHOWN_CURRENCIES},
@@ -109,6 +122,11 @@ def _contrast_row(found: Contrast) -> dict[str, object]:
     values["seeds"] = " ".join(map(str, found.seeds))
     values["differences"] = " ".join(f"{value:.6f}" for value in found.differences)
     return {**values, "n": found.n, "won": found.won}
+
+
+def _alike(runs: Mapping[str, ArmRuns]) -> dict[str, ArmRuns]:
+    shared = set.intersection(*(set(each.seeds) for each in runs.values())) if runs else set()
+    return {arm: each.of_seeds(sorted(shared)) if shared else each for arm, each in runs.items()}
 
 
 def _primary(config: ComparisonConfig, runs: Mapping[str, ArmRuns]) -> tuple[Contrast, ...]:
@@ -213,6 +231,7 @@ def _group(
     return GroupFindings(
         name=name,
         runs=part,
+        alike=_alike(part),
         summaries=_summaries(part, config.currency),
         contrasts=_with_control(config, part, but_primary=False),
     )

@@ -11,10 +11,14 @@ seeds it is too narrow; <b>95 % over seeds</b> is Student's interval of the pair
 <li><b>p (t)</b>: paired t-test over seeds; <b>p (ranks)</b>: Wilcoxon's signed ranks; both two-sided.</li>
 </ul>"""
 
+DECLARED_CURVES = """
+<p class=note>The two arms of the declared contrast, on its seeds. Bands: 95 % bootstrap over seeds and
+held-out cases. They hold what both arms share, such as easy and hard held-out cases, so they may overlap where
+the paired difference below is clear.</p>"""
+
 CURVES = """
 <p class=note>Means over seeds, round by round, start set included; the axis is what the annotations truly
-cost. Bands ({banded}): 95 % bootstrap over seeds and held-out cases. They hold what all arms share, such as
-easy and hard held-out cases, so they may overlap where the paired difference below is clear.</p>"""
+cost.</p>"""
 
 DIFFERENCES = """
 <p class=note>Same seeds, and the same resample of seeds and held-out cases, for both arms; 95 % bootstrap.
@@ -52,5 +56,5 @@ GROUP = """
 <p class=note>{number} held-out cases; exploratory, p-values are not corrected.</p>"""
 
 FEW_PAIRS = """
-<p class=warning>With {pairs} pairs a rank test cannot come below p = {least:.3g}, so it cannot be
-significant at 0.05 (that takes {needed} pairs): look at the intervals.</p>"""
+<p class=warning>With fewer than {needed} pairs (here {pairs}) a rank test cannot come below p = {least:.3g},
+so it cannot be significant at 0.05: look at the intervals.</p>"""

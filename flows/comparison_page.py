@@ -13,7 +13,7 @@ from cohort.volume import write_bytes
 from flows import comparison_figures as figures
 from flows import comparison_notes as notes
 from flows.comparison_config import ComparisonConfig
-from flows.comparison_findings import SHOWN_CURRENCIES, Findings, GroupFindings
+from flows.comparison_findings import SHOWN_CURRENCIES, Findings, GroupFindings, declared_runs
 from flows.comparison_tables import Tables
 from flows.html_parts import bracketed, deviation, ends, html_table, image, number, p_value, signed
 
@@ -29,7 +29,7 @@ th,td{padding:.28rem .7rem;text-align:left;border-bottom:1px solid #d8dde3;verti
 th{border-bottom:2px solid #aab2ba}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 table.first td{font-size:1rem}img{max-width:100%;height:auto;display:block;margin:.4rem 0}
-.wide{overflow-x:auto}.wide td{overflow-wrap:anywhere}
+.wide{overflow-x:auto}table.about td{overflow-wrap:anywhere}
 @media print{body{margin:0;max-width:none;font-size:11px}h2,h3{break-after:avoid}
 img,table{break-inside:avoid}.wide{overflow:visible}}
 """
@@ -153,18 +153,21 @@ class Page:
         return html_table(heads, rows, "first" if first else "")
 
     def _curves(self) -> str:
-        runs, control = self.findings.runs, self.config.control
-        banded = [control, *([self.config.primary.arm] if self.config.primary else [])]
-        if self.config.primary is None:
-            banded = list(runs)
-        curves = figures.learning_curves(runs, self.look, SHOWN_CURRENCIES, banded)
-        parts = [
-            "<h2>Learning curves over what was spent</h2>",
-            image(curves, "learning curves over the cost in each currency"),
-            notes.CURVES.format(banded=escape(" and ".join(arm for arm in banded if arm in runs))),
-        ]
-        if control in runs and len(runs) > 1:
-            picture = figures.differences(runs, control, self.config.currency, self.look)
+        declared, alike, control = declared_runs(self.findings), self.findings.alike, self.config.control
+        parts = ["<h2>Learning curves over what was spent</h2>"]
+        if declared:
+            picture = figures.learning_curves(declared, self.look, SHOWN_CURRENCIES, list(declared))
+            parts += [image(picture, "learning curves of the declared contrast"), notes.DECLARED_CURVES]
+        if len(alike) > len(declared):
+            banded = [] if declared else list(alike)
+            picture = figures.learning_curves(alike, self.look, SHOWN_CURRENCIES, banded)
+            parts += [
+                f"<h3>All arms, {self._seeds_alike()}</h3>",
+                image(picture, "learning curves of all arms"),
+            ]
+        parts.append(notes.CURVES)
+        if control in self.findings.runs and len(self.findings.runs) > 1:
+            picture = figures.differences(self.findings.runs, control, self.config.currency, self.look)
             parts += [
                 "<h3>Paired difference to the control, round by round</h3>",
                 image(picture, "difference to the control"),
@@ -172,16 +175,28 @@ class Page:
             ]
         return "".join(parts)
 
+    def _seeds_alike(self) -> str:
+        """Which seeds `Findings.alike` rests on, in words."""
+        seeds = {each.seeds for each in self.findings.alike.values()}
+        if len(seeds) > 1:
+            return "each on its own seeds: none is finished in every arm"
+        return f"seeds that every arm has: {', '.join(map(str, next(iter(seeds))))}"
+
     def _arms(self) -> str:
-        currency = self.config.currency
-        areas = {name: {each.arm: each for each in found} for name, found in self.findings.summaries.items()}
+        currency, summaries = self.config.currency, self.findings.summaries
         others = [name for name in SHOWN_CURRENCIES if name != currency]
-        rows = [
-            [*self._summary_cells(each), *(f"{areas[name][each.arm].area:.4f}" for name in others)]
-            for each in areas[currency].values()
+        cells = [
+            [self.label(each.arm), *(f"{summaries[name][place].area:.4f}" for name in others)]
+            for place, each in enumerate(summaries[currency])
         ]
-        heads = [*_summary_heads(currency), *(f"#area over {name}" for name in others)]
-        return "<h2>Arms</h2>" + html_table(heads, rows) + notes.ARMS
+        return (
+            "<h2>Arms</h2>"
+            + html_table(
+                _summary_heads(currency), [self._summary_cells(each) for each in summaries[currency]]
+            )
+            + html_table(["arm", *(f"#area over {name}" for name in others)], cells)
+            + notes.ARMS
+        )
 
     def _summary_cells(self, each: ArmSummary) -> list[str]:
         return [
@@ -241,7 +256,7 @@ class Page:
         return html_table(["", *(f"#{arm}" for arm in arms)], rows)
 
     def _structures(self) -> str:
-        runs = self.findings.runs
+        runs = self.findings.alike
         structures = next(iter(runs.values())).structures
         picture = figures.structure_curves(runs, self.config.currency, self.look, structures)
         rows = [
@@ -254,7 +269,7 @@ class Page:
         ]
         heads = ["arm", "#seeds", *(f"#{name}" for name in structures)]
         return (
-            "<h2>Structures</h2>"
+            f"<h2>Structures</h2><p class=note>On {self._seeds_alike()}.</p>"
             + image(picture, "DSC of each structure")
             + "<h3>DSC of the last round</h3>"
             + html_table(heads, rows)
@@ -306,7 +321,7 @@ class Page:
     def _group(self, group: GroupFindings) -> str:
         number_of_cases = len(next(iter(group.runs.values())).cases)
         currency = self.config.currency
-        curves = figures.learning_curves(group.runs, self.look, (currency,), [self.config.control])
+        curves = figures.learning_curves(group.alike, self.look, (currency,), [self.config.control])
         return (
             f"<h2>Held-out cases of the group: {escape(group.name)}</h2>"
             + notes.GROUP.format(number=number_of_cases)
@@ -326,7 +341,9 @@ class Page:
             ]
             for row in units[columns].to_dict("records")
         ]
-        return "<h2>What made this page</h2>" + html_table(["", ""], rows) + html_table(columns, listed)
+        return (
+            "<h2>What made this page</h2>" + html_table(["", ""], rows, "about") + html_table(columns, listed)
+        )
 
 
 def _few_pairs(found: Iterable[Contrast]) -> str:
@@ -343,4 +360,4 @@ def _summary_heads(currency: str) -> list[str]:
 def _saving(found: Saving) -> str:
     shown = "not reached" if math.isinf(found.saved) else f"{found.saved:+.1f}"
     between = ["not reached" if math.isinf(end) else f"{end:+.1f}" for end in (found.lower, found.upper)]
-    return f"<b>{shown}</b><br><small>[{between[0]}, {between[1]}], {found.reached:.0%} of draws</small>"
+    return f"<b>{shown}</b><br><small>[{between[0]}, {between[1]}]<br>{found.reached:.0%} of draws</small>"

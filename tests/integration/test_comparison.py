@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
+from mlflow.tracking import MlflowClient
 
 from cohort.volume import write_volume
 from flows import campaign as campaigns
@@ -21,9 +23,10 @@ from flows import cli
 from flows.campaign import Campaign
 from flows.comparison_config import load_comparison
 from flows.config import load_config
-from flows.launch import launch, launch_comparison
+from flows.launch import launch, launch_comparison, report_comparison
 from flows.progress import Display
 from flows.stages import is_whole
+from flows.tracking import KIND, tracking_uri
 
 pytestmark = pytest.mark.slow
 
@@ -168,6 +171,30 @@ class TestLight:
             next(opened(path, f"{arm}-seed0").round_folder(0).glob("train-*/stage.json")) for arm in ARMS
         ]
         assert trained[0].samefile(trained[1])
+
+
+class TestReport:
+    def test_page_tables_and_mlflow_say_the_same(self, finished: Path) -> None:
+        comparison = load_comparison(finished)
+        for _ in range(2):
+            page = report_comparison(comparison)
+        assert "4 of 4 campaigns are finished" in page.read_text()
+        rounds = pd.read_parquet(page.parent / "tables" / "rounds.parquet")
+        assert len(rounds) == 4 * 2
+
+        client = MlflowClient(tracking_uri=tracking_uri(comparison.config.campaigns_root))
+        experiment = client.get_experiment_by_name("two").experiment_id
+        (run,) = client.search_runs([experiment], f"tags.`{KIND}` = 'comparison'")
+        final = rounds[(rounds["arm"] == "quality") & (rounds["round"] == 1)]["dsc"].mean()
+        assert run.data.metrics["quality/final_dsc"] == pytest.approx(final)
+        children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+        assert {child.info.run_name for child in children} == {unit.name for unit in comparison.units}
+        assert all(child.info.run_id in run.data.tags["mlflow.note.content"] for child in children)
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+            "comparison.json",
+            "report.html",
+            "tables",
+        }
 
 
 class TestFailures:
