@@ -13,8 +13,8 @@ seeds it is too narrow; <b>95 % over seeds</b> is Student's interval of the pair
 
 DECLARED_CURVES = """
 <p class=note>The two arms of the declared contrast, on its seeds. Bands: 95 % bootstrap over seeds and
-held-out cases. They hold what both arms share, such as easy and hard held-out cases, so they may overlap where
-the paired difference below is clear.</p>"""
+held-out cases. They hold what both arms share, such as easy and hard held-out cases, so they may overlap
+where the paired difference below is clear.</p>"""
 
 CURVES = """
 <p class=note>Means over seeds, round by round, start set included; the axis is what the annotations truly
