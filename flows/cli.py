@@ -215,13 +215,15 @@ def compare(
 ) -> None:
     """Run the arms of a comparison and report them; start it several times to share the work."""
     from flows.comparison_config import listed, load_comparison, numbers
-    from flows.launch import launch_comparison
+    from flows.launch import launch_comparison, report_comparison
     from flows.progress import Display
 
     comparison = load_comparison(config, settings or ())
     units = comparison.only(listed(arms), numbers(seeds))
     display = Display(console=_err, quiet=quiet)
     failed = {} if report_only else launch_comparison(comparison, units, display)
+    page = report_comparison(comparison)
+    _out.print(f"The report: {page}", highlight=False, soft_wrap=True)
     for name, reason in failed.items():
         _err.print(f"[red]{name} failed:[/red] {_escaped(reason)}", highlight=False, soft_wrap=True)
     if failed:

@@ -128,7 +128,7 @@ class Runner:
             share(_round_zero(unit), [_round_zero(other) for other in self._of_the_same_seed(unit)])
 
     def _round_zero_is_made_elsewhere(self, unit: Unit) -> bool:
-        """Whether a process is at round 0 of another arm of this seed, which can be taken once it is there."""
+        """Whether a process is at round 0 of another arm of this seed, which can be taken once made."""
         return any(
             not _has_round_zero(other) and campaigns.is_locked(other.folder)
             for other in self._of_the_same_seed(unit)

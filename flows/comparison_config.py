@@ -127,8 +127,8 @@ class ComparisonConfig(Model):
     def _unpaired_arms(self) -> list[str]:
         control = set(self.seeds_of(self.control))
         return [
-            f"arms.{arm}: seeds {missing} have no run of the control {self.control!r} to be paired with; give "
-            "these seeds to the control too"
+            f"arms.{arm}: seeds {missing} have no run of the control {self.control!r} to be paired with; "
+            "give these seeds to the control too"
             for arm in self.arms
             if (missing := sorted(set(self.seeds_of(arm)) - control))
         ]

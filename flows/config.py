@@ -53,6 +53,7 @@ WHERE_AND_HOW = frozenset(
 
 
 def known_currency(value: str) -> str:
+    """Refuse a currency that budgets are not counted in."""
     if value not in CURRENCIES:
         raise ValueError(f"unknown currency {value!r}; expected one of {', '.join(CURRENCIES)}")
     return value

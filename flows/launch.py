@@ -93,6 +93,23 @@ def launch_comparison(comparison: Comparison, units: Sequence[Unit], display: Di
         return failed
 
 
+def report_comparison(comparison: Comparison) -> Path:
+    """Write the report of what is finished of a comparison.
+
+    Returns:
+        Its page.
+
+    Raises:
+        SentinelLoopError: for campaigns that are not paired, or a table of groups that cannot be read.
+    """
+    environment.prepare(comparison.config.campaigns_root)
+    from flows.comparison_report import report
+
+    comparison.config.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(comparison.config.folder / ".report.lock"):
+        return report(comparison)
+
+
 def launch_audit(options: AuditOptions, display: Display) -> "pd.DataFrame":
     """Score every mask of a data set.
 

@@ -25,3 +25,10 @@ def test_no_installed_module_hides_the_standard_library_from_prefects_server(
 
     first_on_the_path = prefect.__module_path__.parent
     assert first_on_the_path == (Path(sysconfig.get_path("stdlib")) if hidden else installed)
+
+
+def test_processes_get_folders_of_their_own(tmp_path: Path) -> None:
+    with environment.process_folder(tmp_path) as first, environment.process_folder(tmp_path) as second:
+        assert (first, second) == (tmp_path / "0", tmp_path / "1")
+    with environment.process_folder(tmp_path) as again:
+        assert again == first

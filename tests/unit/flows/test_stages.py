@@ -12,6 +12,7 @@ from flows.stages import (
     json_sha256,
     read_json,
     run_stage,
+    share,
     stage_sha256,
     write_json,
 )
@@ -184,3 +185,51 @@ def test_what_lies_in_a_folder_counts_and_not_where_it_lies(tmp_path):
     (tmp_path / "one" / "configs" / "a.json").write_text("[]")
     assert content_sha256(tmp_path / "one") != before
     assert content_sha256(tmp_path / "nowhere") == ""
+
+
+class TestSharing:
+    """A stage that is finished in another folder is taken from there."""
+
+    def test_it_is_linked_and_not_run(self, tmp_path: Path, make: Counted) -> None:
+        theirs = run(tmp_path / "theirs", make)
+        share(tmp_path / "ours", [tmp_path / "nobody", tmp_path / "theirs"])
+        ours = run(tmp_path / "ours", make)
+        assert make.runs == 1
+        assert is_whole(ours)
+        assert stage_sha256(ours) == stage_sha256(theirs)
+        assert (ours / "deep" / "score.txt").samefile(theirs / "deep" / "score.txt")
+        assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == [".shared.json", ours.name]
+
+    def test_it_is_copied_where_links_do_not_work(
+        self, tmp_path: Path, make: Counted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(source: Path, target: Path) -> None:
+            raise OSError("no links on this disk")
+
+        theirs = run(tmp_path / "theirs", make)
+        share(tmp_path / "ours", [tmp_path / "theirs"])
+        monkeypatch.setattr("flows.stages.os.link", refuse)
+        ours = run(tmp_path / "ours", make)
+        assert make.runs == 1
+        assert (ours / "mask.txt").read_text() == "liver"
+        assert not (ours / "mask.txt").samefile(theirs / "mask.txt")
+
+    def test_other_inputs_or_damage_are_not_taken(self, tmp_path: Path, make: Counted) -> None:
+        theirs = run(tmp_path / "theirs", make)
+        share(tmp_path / "ours", [tmp_path / "theirs"])
+        run(tmp_path / "ours", make, {"seed": 2})
+        assert make.runs == 2
+        (theirs / "mask.txt").write_text("spleen")
+        assert (run(tmp_path / "ours", make) / "mask.txt").read_text() == "liver"
+        assert make.runs == 3
+
+    def test_a_half_taken_or_half_made_stage_is_replaced(self, tmp_path: Path, make: Counted) -> None:
+        theirs = run(tmp_path / "theirs", make)
+        ours = tmp_path / "ours"
+        share(ours, [tmp_path / "theirs"])
+        for left in (f".{theirs.name}.taken", f".{theirs.name}.partial"):
+            (ours / left).mkdir()
+            (ours / left / "mask.txt").write_text("half")
+        assert (run(ours, make) / "mask.txt").read_text() == "liver"
+        assert make.runs == 1
+        assert sorted(path.name for path in ours.iterdir()) == [".shared.json", theirs.name]

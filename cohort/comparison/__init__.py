@@ -1,0 +1,1 @@
+"""Statistics of a comparison of arms over paired seeds: curves over cost, intervals, tests."""

@@ -1,0 +1,166 @@
+"""Two arms over paired seeds: differences, their intervals and tests, and correction for their number."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from cohort.comparison import paired
+from cohort.comparison.bootstrap import Resample, interval, resample
+from cohort.comparison.curves import area_weights, common_range
+from cohort.comparison.runs import ArmRuns, Values, weighted_curves
+from cohort.groups import holm
+
+Measure = Literal["area", "final"]
+
+MEASURES: tuple[Measure, ...] = ("area", "final")
+"""The area under the budget curve, and the DSC of the last round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """How much better an arm is than another.
+
+    Args:
+        arm: name.
+        against: name of the other arm.
+        measure: one of `MEASURES`.
+        currency: of the area's axis.
+        seeds: (n,) that both arms were run with.
+        differences: (n,) arm minus other arm, in DSC.
+        difference: their mean.
+        lower: of the bootstrap over seeds and held-out cases, 95 %.
+        upper: likewise.
+        t_lower: of Student's interval over seeds, 95 %; NaN for one seed.
+        t_upper: likewise.
+        t_p: of the paired t-test, two-sided.
+        rank_p: of the signed-rank test, two-sided.
+        holm_p: `t_p` corrected for the number of secondary contrasts; NaN for one that needs no correction.
+    """
+
+    arm: str
+    against: str
+    measure: Measure
+    currency: str
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+    difference: float
+    lower: float
+    upper: float
+    t_lower: float
+    t_upper: float
+    t_p: float
+    rank_p: float
+    holm_p: float = math.nan
+
+    @property
+    def n(self) -> int:
+        """Pairs."""
+        return len(self.seeds)
+
+    @property
+    def won(self) -> float:
+        """Share of the seeds in which the arm is the better one; a tie is half."""
+        return float(np.mean([0.5 * (1.0 + np.sign(difference)) for difference in self.differences]))
+
+    @property
+    def ranks_can_tell(self) -> bool:
+        """Whether there are enough pairs for a rank test to come below 0.05 at all."""
+        return self.n >= paired.MIN_PAIRS_FOR_RANKS
+
+
+def shared_seeds(first: ArmRuns, second: ArmRuns, among: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Seeds that both arms were run with, in order."""
+    return tuple(
+        seed for seed in sorted(first.seeds) if seed in second.seeds and (among is None or seed in among)
+    )
+
+
+def contrast(
+    arm: ArmRuns,
+    against: ArmRuns,
+    *,
+    measure: Measure,
+    currency: str,
+    among: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Contrast | None:
+    """Compare two arms on the seeds that both have.
+
+    The areas of a pair are taken over the stretch of the cost axis that both of its runs cover, so what other
+    arms there are does not matter.
+
+    Args:
+        arm: the first.
+        against: the second, measured on the same held-out cases.
+        measure: what to compare.
+        currency: of the cost axis.
+        among: seeds to take, all that both have by default.
+        seed: of the bootstrap.
+
+    Returns:
+        None where no seed is shared.
+    """
+    seeds = shared_seeds(arm, against, among)
+    if not seeds:
+        return None
+    first, second = arm.of_seeds(seeds), against.of_seeds(seeds)
+    weights = _weights(first, second, measure, currency)
+    differences = _difference(weights, first.curves(), second.curves())
+    drawn = resample(len(seeds), len(first.cases), seed=seed)
+    lower, upper = interval(_drawn_differences(weights, first, second, drawn))
+    t_lower, t_upper = paired.t_interval(differences.tolist())
+    return Contrast(
+        arm=arm.arm,
+        against=against.arm,
+        measure=measure,
+        currency=currency,
+        seeds=seeds,
+        differences=tuple(float(value) for value in differences),
+        difference=float(differences.mean()),
+        lower=lower,
+        upper=upper,
+        t_lower=t_lower,
+        t_upper=t_upper,
+        t_p=paired.paired_t_p(differences.tolist()),
+        rank_p=paired.signed_rank_p(differences.tolist()),
+    )
+
+
+def corrected(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
+    """The same contrasts with p of the t-test corrected after Holm for their number."""
+    adjusted = holm([found.t_p for found in contrasts])
+    return tuple(replace(found, holm_p=p) for found, p in zip(contrasts, adjusted, strict=True))
+
+
+def _weights(first: ArmRuns, second: ArmRuns, measure: Measure, currency: str) -> tuple[Values, Values]:
+    """(S, R) of each arm: weights of the rounds in the measure."""
+    if measure == "final":
+        return _last(first), _last(second)
+    found: tuple[list[Values], list[Values]] = ([], [])
+    for one, other in zip(first.spent[currency], second.spent[currency], strict=True):
+        lower, upper = common_range([one, other])
+        found[0].append(area_weights(one, lower, upper))
+        found[1].append(area_weights(other, lower, upper))
+    return np.stack(found[0]), np.stack(found[1])
+
+
+def _last(runs: ArmRuns) -> Values:
+    weights = np.zeros((len(runs.seeds), runs.rounds))
+    weights[:, -1] = 1.0
+    return weights
+
+
+def _difference(weights: tuple[Values, Values], first: Values, second: Values) -> Values:
+    """(..., S, R) curves of both arms -> (..., S) differences."""
+    found: Values = (weights[0] * first).sum(axis=-1) - (weights[1] * second).sum(axis=-1)
+    return found
+
+
+def _drawn_differences(
+    weights: tuple[Values, Values], first: ArmRuns, second: ArmRuns, drawn: Resample
+) -> Values:
+    curves = [weighted_curves(runs.dsc, drawn.cases) for runs in (first, second)]
+    return drawn.over_seeds(_difference(weights, curves[0], curves[1]))

@@ -1,0 +1,60 @@
+"""What the page of a comparison says of its figures and tables, as HTML."""
+
+READING = """
+<ul class=notes>
+<li><b>Area under the curve</b>: of DSC over the currency of the curve, straight lines between rounds,
+divided by the length of the axis, so that it reads as a mean DSC; in a contrast over the stretch that both
+runs of a pair cover.</li>
+<li><b>DSC</b>: mean over structures of the mean over held-out cases.</li>
+<li><b>95 % bootstrap</b>: seeds and held-out cases are drawn at once, the same for both arms. With few
+seeds it is too narrow; <b>95 % over seeds</b> is Student's interval of the paired differences.</li>
+<li><b>p (t)</b>: paired t-test over seeds; <b>p (ranks)</b>: Wilcoxon's signed ranks; both two-sided.</li>
+</ul>"""
+
+DECLARED_CURVES = """
+<p class=note>The two arms of the declared contrast, on its seeds. Bands: 95 % bootstrap over seeds and
+held-out cases. They hold what both arms share, such as easy and hard held-out cases, so they may overlap
+where the paired difference below is clear.</p>"""
+
+CURVES = """
+<p class=note>Means over seeds, round by round, start set included; the axis is what the annotations truly
+cost.</p>"""
+
+DIFFERENCES = """
+<p class=note>Same seeds, and the same resample of seeds and held-out cases, for both arms; 95 % bootstrap.
+Round 0 is the same model in all arms of a seed.</p>"""
+
+ARMS = """
+<p class=note>Areas are taken, seed by seed, over the stretch of the axis that all arms of the seed cover.
+In brackets: 95 % bootstrap over seeds and held-out cases; after ±: standard deviation between seeds. Arms
+with other numbers of seeds are compared pair by pair, in the contrasts, and not here.</p>"""
+
+SAVINGS = """
+<p class=note>When the best DSC so far (a monotone envelope) of the mean curve first reached the control's
+final DSC, on a straight line between rounds, against when the control's own did; negative where the arm
+took more. In brackets: 95 % bootstrap over seeds and held-out cases, with the share of draws in which the
+arm got there at all; draws in which it did not are censored and count as the lowest.</p>"""
+
+PAIRWISE = """
+<p class=note>Share of the seeds in which the arm of the row has the larger area than the arm of the column
+(a tie is half), mean difference of the areas, and number of pairs.</p>"""
+
+TRIALS = """
+<p class=note>What the estimator said of a mask against the DSC that annotation revealed, in every round;
+means over rounds and seeds. The annotated masks are those that the arm chose, not a sample of the pool, so
+these numbers do not rank the estimators. MAE and bias where the estimator predicts a DSC.{more}</p>"""
+
+OVERLAP = """
+<p class=note>Of all cases that either arm chose in a seed, the share that both did (Jaccard), mean over
+seeds.</p>"""
+
+READS_REFERENCES = """
+<p class=note>{arms}: <b>reads references</b> that only annotation could reveal. It is an upper bound of
+what ranking by quality could buy, and no strategy.</p>"""
+
+GROUP = """
+<p class=note>{number} held-out cases; exploratory, p-values are not corrected.</p>"""
+
+FEW_PAIRS = """
+<p class=warning>With fewer than {needed} pairs (here {pairs}) a rank test cannot come below p = {least:.3g},
+so it cannot be significant at 0.05: look at the intervals.</p>"""

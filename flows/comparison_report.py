@@ -1,0 +1,106 @@
+"""The report of a comparison: tables, page and a run in MLflow, from what the campaigns' ledgers hold."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from cohort.volume import write_bytes
+from flows.campaign import open_campaign
+from flows.comparison_config import Comparison
+from flows.comparison_findings import Findings, contrast_table, find, saving_table, summary_table
+from flows.comparison_page import Page
+from flows.comparison_tables import Tables, read_tables, write_tables
+from flows.config import as_dict, config_sha256
+from flows.environment import code_version
+from flows.tracking import log_comparison
+
+PAGE, TABLES, CONFIG = "report.html", "tables", "comparison.yaml"
+
+
+def report(comparison: Comparison) -> Path:
+    """Write the report of what is finished, beside the campaigns and into MLflow.
+
+    Returns:
+        The page.
+
+    Raises:
+        SentinelLoopError: for campaigns that are not paired, or a table of groups that cannot be read.
+    """
+    config = comparison.config
+    tables = read_tables(comparison.units)
+    findings = find(config, tables)
+    settings = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
+    write_bytes(config.folder / CONFIG, settings.encode())
+    write_tables(config.folder / TABLES, _all_tables(tables, findings))
+    about = _about(comparison, tables)
+    Page(config=config, tables=tables, findings=findings, about=about).write(config.folder / PAGE)
+    finished = tables.units.loc[tables.units["state"] == "finished", "campaign"]
+    log_comparison(
+        config.folder,
+        [open_campaign(config.campaigns_root / str(name)) for name in finished],
+        name=config.name,
+        settings=as_dict(config),
+        about=about,
+        metrics=_metrics(findings),
+    )
+    return config.folder / PAGE
+
+
+def _all_tables(tables: Tables, findings: Findings) -> dict[str, pd.DataFrame]:
+    found = {
+        "units": tables.units,
+        "rounds": tables.rounds,
+        "results": tables.results,
+        "selections": tables.selections,
+        "trials": tables.trials,
+        "contrasts": contrast_table(findings),
+        "arms": summary_table(findings),
+        "savings": saving_table(findings),
+        "pairwise": findings.pairwise,
+        "overlap": findings.overlap,
+    }
+    return {name: table for name, table in found.items() if not table.empty}
+
+
+def _about(comparison: Comparison, tables: Tables) -> Mapping[str, str]:
+    config, units = comparison.config, tables.units
+    started = units[units["dataset_sha256"] != ""]
+    versions = sorted({*started["code_version"], code_version()})
+    return {
+        "data": ", ".join(sorted(set(started["dataset"]))),
+        "data sha256": ", ".join(sorted(set(started["dataset_sha256"]))),
+        "code versions": ", ".join(versions),
+        "config": config.name,
+        "config sha256": config_sha256(as_dict(config)),
+        "seeds": "; ".join(f"{arm}: {', '.join(map(str, config.seeds_of(arm)))}" for arm in config.arms),
+        "rounds": str(comparison.units[0].config.rounds),
+        "held-out cases": str(tables.results["case_id"].nunique()) if len(tables.results) else "",
+        "bootstrap": "2,000 draws, seed 0",
+    }
+
+
+def _metrics(findings: Findings) -> dict[str, float]:
+    """What MLflow shows of a comparison: finite numbers under names that sort by arm."""
+    found: dict[str, float] = {}
+    for currency, summaries in findings.summaries.items():
+        for each in summaries:
+            found[f"{each.arm}/area_over_{currency}"] = each.area
+            found[f"{each.arm}/final_dsc"] = each.final
+            found[f"{each.arm}/seeds"] = each.n
+    for kind, contrasts in (("primary", findings.primary), ("secondary", findings.secondary)):
+        for contrast in contrasts:
+            place = f"{kind}/{contrast.arm}-{contrast.against}/{contrast.measure}"
+            found |= {
+                f"{place}/difference": contrast.difference,
+                f"{place}/lower": contrast.lower,
+                f"{place}/upper": contrast.upper,
+                f"{place}/p": contrast.t_p,
+                f"{place}/p_holm": contrast.holm_p,
+                f"{place}/n": contrast.n,
+            }
+    for saving in findings.savings:
+        found[f"{saving.arm}/{saving.currency}_saved"] = saving.saved
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
