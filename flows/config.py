@@ -24,7 +24,8 @@ from pydantic import (
 from cohort.budget import CURRENCIES, Budget, CostModel
 from cohort.case import check_case_id
 from cohort.errors import ConfigError, DataError
-from cohort.selection.registry import resolve
+from cohort.selection import Strategy, resolve
+from flows.candidates import Unit
 from flows.segmenter_config import FAMILY_TAGS, SegmenterModel
 from sentinel.config import SentinelConfig
 from sentinel.estimators.registry import estimator_entry
@@ -237,7 +238,9 @@ class ActiveLearningConfig(Configured):
     start: StartModel = StartModel()
     rounds: PositiveInt = 5
     budget: BudgetModel = BudgetModel()
+    unit: Unit = "case"
     strategy: Annotated[str, AfterValidator(_known_strategy)] = "quality"
+    strategy_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     estimator: Annotated[str | None, AfterValidator(_known_estimator)] = None
     segmenter: SegmenterModel
     cross_fitting: CrossFittingModel = CrossFittingModel()
@@ -248,7 +251,7 @@ class ActiveLearningConfig(Configured):
 
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
-        resolve(self.strategy, self.estimator)
+        _ = self.resolved_strategy
         self._segmenter_yields_what_is_needed()
         self._folds_can_stop_early()
         needed = self.patients_needed
@@ -306,7 +309,12 @@ class ActiveLearningConfig(Configured):
     @property
     def estimator_name(self) -> str | None:
         """The estimator that the strategy ranks by, None for a strategy that needs no scores."""
-        return resolve(self.strategy, self.estimator)[1]
+        return self.resolved_strategy[1]
+
+    @property
+    def resolved_strategy(self) -> tuple[Strategy, str | None]:
+        """The strategy with its options, and the estimator that it ranks by."""
+        return resolve(self.strategy, self.estimator, self.strategy_options)
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> ActiveLearningConfig:
@@ -319,7 +327,8 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ActiveLearningConf
     stem = path.stem
     strategy, seed = values.get("strategy", "quality"), values.get("seed", 0)
     estimator = f"-{values['estimator']}" if values.get("estimator") else ""
-    values.setdefault("name", f"{stem}-{strategy}{estimator}-seed{seed}")
+    unit = f"-by-{values['unit']}" if values.get("unit", "case") != "case" else ""
+    values.setdefault("name", f"{stem}-{strategy}{estimator}{unit}-seed{seed}")
     values.setdefault("experiment", stem)
     return validated(ActiveLearningConfig, values, path)
 

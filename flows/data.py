@@ -180,14 +180,15 @@ def _check_measurable(cohort: Cohort) -> None:
 
 
 def _check_budget(config: ActiveLearningConfig, cohort: Cohort) -> None:
-    structures = len(cohort.dataset.structures)
+    structures = len(cohort.dataset.structures) if config.unit == "case" else 1
     model = config.budget.cost_model
     budget = config.budget.limit
     least = model.cost(structures=structures, slices=1, foreground_voxels=1)
     if not budget.affords(least):
+        what = "a structure" if structures == 1 else f"the {structures} structures"
         raise ConfigError(
-            f"budget.per_round is {budget.per_round:g} {budget.currency}, but annotating the {structures} "
-            f"structures of one case takes at least {budget.amount(least):g}; raise it"
+            f"budget.per_round is {budget.per_round:g} {budget.currency}, but annotating {what} of one case "
+            f"takes at least {budget.amount(least):g}; raise it"
         )
     selections = config.rounds - 1
     if selections and not cohort.pool:
