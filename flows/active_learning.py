@@ -32,10 +32,11 @@ from flows.annotators.base import Annotator, Returned
 from flows.annotators.folder import Folder
 from flows.annotators.oracle import Oracle
 from flows.campaign import Campaign
-from flows.candidates import candidates, ranked_table
+from flows.candidates import NO_FEATURES, candidates, ranked_table
 from flows.config import ActiveLearningConfig, as_dict, config_sha256
 from flows.environment import code_version, use_threads
 from flows.estimator_stages import score_pool
+from flows.features import CACHE, FeatureTable, feature_stage
 from flows.progress import Display
 from flows.requests import askable, only_requested, requested, still_open
 from flows.round_stages import RoundStages
@@ -218,7 +219,7 @@ class Loop:
             threads=use_threads(self.config.threads),
         )
         self.display.say(
-            f"[bold]round {stages.number}[/bold]: {len(stages.training_set())} labelled cases, "
+            f"[bold]round {stages.number}[/bold]: {len({a.case_id for a in stages.annotations})} labelled cases, "
             f"DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
         )
 
@@ -237,7 +238,7 @@ class Loop:
                 f"with DSC in {evidence.cases} annotated cases (rank correlation {evidence.correlation:.2f}, "
                 f"p {evidence.p:.2f}); this round is chosen by {used}[/yellow]"
             )
-        budget = self.config.budget.limit
+        budget, looks = self.config.budget.limit, self._looks(stages)
         selection = select(
             strategy,
             candidates(
@@ -248,10 +249,12 @@ class Loop:
                 self.config.budget.cost_model,
                 unit=self.config.unit,
                 asked=self._askable(stages.annotations),
+                looks=looks,
             ),
             budget,
             round=stages.number,
             rounds=self.config.rounds - 1,
+            labelled=looks.of(sorted({annotation.case_id for annotation in stages.annotations})),
             seed=self.config.seed,
         )
         if not selection.selected:
@@ -273,6 +276,19 @@ class Loop:
             held_back=[[*key, why] for key, why in selection.held_back.items()],
             predicted_cost=selection.predicted_cost.as_dict(),
             ranked_sha256=file_sha256(stages.folder / rounds.RANKED),
+        )
+
+    def _looks(self, stages: RoundStages) -> FeatureTable:
+        """How the images of the labelled cases and the pool look, where the strategy asks for it."""
+        if not self.config.uses_features:
+            return NO_FEATURES
+        by_id = self.cohort.dataset.by_id
+        return feature_stage(
+            self.campaign.folder,
+            [by_id[case_id].view() for case_id in (*self.cohort.start, *self.cohort.pool)],
+            self.fingerprints,
+            self.config.campaigns_root / CACHE,
+            stages.step,
         )
 
     def _annotate(

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,10 @@ from cohort.budget import Cost, CostModel, predicted_cost
 from cohort.case import CaseView, Structure
 from cohort.records import NO_REFERENCE, Prediction, QualityScore
 from cohort.selection.base import Candidate, Selection
+from flows.features import FeatureTable
+from flows.requests import Unit
 
-Unit = Literal["case", "structure"]
-"""What is selected: whole cases, or single structures of them."""
+NO_FEATURES = FeatureTable()
 
 
 def candidates(
@@ -26,6 +26,7 @@ def candidates(
     *,
     unit: Unit = "case",
     asked: Mapping[str, Sequence[str]] | None = None,
+    looks: FeatureTable = NO_FEATURES,
 ) -> tuple[Candidate, ...]:
     """What a strategy may know of each case of the pool, or of each structure in it.
 
@@ -37,6 +38,7 @@ def candidates(
         costs: estimates minutes.
         unit: what a candidate is.
         asked: case id -> structures that may be asked for, at least one; None: all of every case.
+        looks: features of the cases, and which scans are broken.
 
     Returns:
         For the unit "structure" without those that an oracle cannot judge.
@@ -52,7 +54,11 @@ def candidates(
         names = None if asked is None else set(asked[case.case_id])
         wanted = [s for s in structures if names is None or s.name in names]
         judged = {s.name: by_case[case.case_id][s.name] for s in wanted if s.name in by_case[case.case_id]}
-        whole = _candidate(case, found[case.case_id], wanted, judged)
+        whole = replace(
+            _candidate(case, found[case.case_id], wanted, judged),
+            features=looks.rows.get(case.case_id),
+            broken=looks.broken.get(case.case_id, ""),
+        )
         if unit == "case":
             pool.append(replace(whole, cost=predicted_cost(sized[case.case_id], wanted, costs)))
         else:

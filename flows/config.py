@@ -25,7 +25,8 @@ from cohort.budget import CURRENCIES, Budget, CostModel
 from cohort.case import check_case_id
 from cohort.errors import ConfigError, DataError
 from cohort.selection import Strategy, resolve
-from flows.candidates import Unit
+from cohort.selection.base import Guard
+from flows.requests import Unit
 from flows.segmenter_config import FAMILY_TAGS, SegmenterModel
 from sentinel.config import SentinelConfig
 from sentinel.estimators.registry import estimator_entry
@@ -153,9 +154,10 @@ class Configured(Model):
 
 
 class StartModel(Model):
-    """The labelled cases of round 0."""
+    """The labelled cases of round 0: drawn at `random`, or `diverse`: unlike each other as images."""
 
     cases: PositiveInt = 4
+    method: Literal["random", "diverse"] = "random"
 
 
 class BudgetModel(Model):
@@ -252,6 +254,11 @@ class ActiveLearningConfig(Configured):
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
         _ = self.resolved_strategy
+        if self.start.method == "diverse" and self.data.layout == "folders":
+            raise ValueError(
+                "start.method is 'diverse', but the layout 'folders' says itself which cases are labelled; "
+                "remove start.method"
+            )
         self._segmenter_yields_what_is_needed()
         self._folds_can_stop_early()
         needed = self.patients_needed
@@ -310,6 +317,13 @@ class ActiveLearningConfig(Configured):
     def estimator_name(self) -> str | None:
         """The estimator that the strategy ranks by, None for a strategy that needs no scores."""
         return self.resolved_strategy[1]
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether a strategy of the campaign looks at features of images."""
+        fallback = self.trial.fallback
+        chosen = [self.resolved_strategy[0], *([resolve(fallback)[0]] if fallback else [])]
+        return any(s.needs_features or (isinstance(s, Guard) and s.uses_features) for s in chosen)
 
     @property
     def resolved_strategy(self) -> tuple[Strategy, str | None]:

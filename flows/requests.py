@@ -1,10 +1,12 @@
 """What is asked of the annotators in a round: which structures of which cases, and what is still open."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from cohort.annotation import Annotation, Request
-from flows.candidates import Unit
+
+Unit = Literal["case", "structure"]
+"""What is selected: whole cases, or single structures of them."""
 
 
 def askable(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort.annotation import Request
-from cohort.budget import Cost
+from cohort.budget import Budget, Cost
 
 Priorities = NDArray[np.float64]
 Features = NDArray[np.float32]
@@ -60,18 +60,28 @@ class RoundContext:
         round: from 0.
         rounds: how many rounds of the campaign select.
         wanted: how many candidates the budget affords at most.
-        labelled: (N, F) features of the labelled cases, None where unknown.
+        budget: of the round, None where nothing limits it.
+        seed: of the campaign.
+        labelled: case id -> (F,) features of the labelled cases; empty where unknown.
     """
 
     round: int = 0
     rounds: int = 1
     wanted: int = 1
-    labelled: Features | None = None
+    budget: Budget | None = None
+    seed: int = 0
+    labelled: Mapping[str, Features] = field(default_factory=dict)
 
     @property
     def progress(self) -> float:
         """0 in the first round that selects, 1 in the last one."""
         return min(self.round / (self.rounds - 1), 1.0) if self.rounds > 1 else 0.0
+
+    @property
+    def labelled_features(self) -> Features | None:
+        """(N, F) in the order of the ids, None where there are none."""
+        rows = [self.labelled[case_id] for case_id in sorted(self.labelled)]
+        return np.array(rows, dtype=np.float32) if rows else None
 
 
 FIRST_ROUND = RoundContext()
@@ -118,6 +128,10 @@ class Judged(NamedTuple):
 @runtime_checkable
 class Guard(Protocol):
     """A strategy that holds candidates back."""
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether it looks at features where there are any."""
 
     def judged(
         self, candidates: Sequence[Candidate], rng: np.random.Generator, context: RoundContext

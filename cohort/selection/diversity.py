@@ -51,11 +51,11 @@ class CoreSet:
         """Distance when taken, one per candidate, 0 or more."""
         features = feature_matrix(candidates)
         hashes = _hashes(candidates, rng)
-        distances = nearest(features, context.labelled)
+        distances = nearest(features, context.labelled_features)
         order, reached = farthest_first(features, distances, hashes, min(context.wanted, MOST_TAKEN))
         reached = np.where(np.isfinite(reached), reached, 0.0)
         if order:
-            reached[order[0]] = reached.max() + (context.labelled is None)
+            reached[order[0]] = reached.max() + (not context.labelled)
         return np.sqrt(reached)
 
 
@@ -105,7 +105,7 @@ class Diverse:
         first, rest = ranked[:count], ranked[count:]
         weights = shares(inner)[first]
         some = feature_matrix([candidates[place] for place in first])
-        order = _weighted_farthest(some, weights, nearest(some, context.labelled))
+        order = _weighted_farthest(some, weights, nearest(some, context.labelled_features))
         priorities = np.empty(len(candidates))
         priorities[[first[place] for place in order] + rest] = -np.arange(len(candidates))
         return priorities

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort.seeds import derive_seed
-from cohort.selection.base import Candidate
+from cohort.selection.base import Candidate, RoundContext
 
 _SMALLEST = 2.0**-64
 
@@ -41,3 +41,10 @@ def ranking(priorities: NDArray[np.float64], hashes: NDArray[np.int64]) -> list[
     """
     order: list[int] = np.lexsort((hashes, -priorities)).tolist()
     return order
+
+
+def order_of(
+    priorities: NDArray[np.float64], candidates: Sequence[Candidate], context: RoundContext
+) -> list[int]:
+    """Places in the order in which a round takes them: by falling priority, equals by a seeded hash."""
+    return ranking(priorities, ties(candidates, context.seed, "tie", context.round))

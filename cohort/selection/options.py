@@ -2,37 +2,38 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from cohort.errors import ConfigError
-from cohort.selection.base import Strategy
 
-Build = Callable[..., Strategy]
-"""Makes a strategy from keywords that all have a default: these are its options."""
+Build = Callable[..., object]
+"""Makes a strategy or a part of one; its keywords with a default are options of the strategy."""
 
 
-def build_strategy(name: str, build: Build, options: Mapping[str, object]) -> Strategy:
-    """A strategy with the options of a configuration.
+def checked(name: str, options: Mapping[str, object], *builders: Build) -> list[dict[str, Any]]:
+    """The options of a configuration, for each of the builders that make a strategy.
 
     Args:
         name: of the strategy, for messages.
-        build: what makes it.
         options: keyword -> value: a number, true or false, or a word, as the builder's default is.
+        builders: each takes those that are its own; no two have one in common.
 
     Raises:
         ConfigError: for an option that the strategy does not have, or a value of another kind.
     """
-    known = inspect.signature(build).parameters
-    kinds = get_type_hints(build)
+    kinds = [get_type_hints(build) for build in builders]
+    known = [set(inspect.signature(build).parameters) for build in builders]
     for option, value in options.items():
-        if option not in known:
-            has = ", ".join(sorted(known)) or "none"
+        owner = next((number for number, names in enumerate(known) if option in names), None)
+        if owner is None:
+            has = ", ".join(sorted(set[str]().union(*known))) or "none"
             raise ConfigError(f"Strategy {name!r} has no option {option!r}; it has: {has}")
-        if not _is(value, kinds[option]):
+        kind = kinds[owner][option]
+        if not _is(value, kind):
             raise ConfigError(
-                f"Option {option!r} of the strategy {name!r} is {value!r}; expected {_SHOWN[kinds[option]]}"
+                f"Option {option!r} of the strategy {name!r} is {value!r}; expected {_SHOWN[kind]}"
             )
-    return build(**options)
+    return [{option: options[option] for option in options if option in names} for names in known]
 
 
 _SHOWN: Mapping[object, str] = {

@@ -1,7 +1,7 @@
 """The strategies by name, and the short names that pair one with an estimator."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, cast
 
@@ -9,7 +9,8 @@ from cohort.errors import ConfigError
 from cohort.selection.base import Strategy
 from cohort.selection.clasp import Clasp
 from cohort.selection.diversity import CoreSet, Diverse, Representative
-from cohort.selection.options import Build, build_strategy
+from cohort.selection.guards import Guarded
+from cohort.selection.options import checked
 from cohort.selection.per_cost import Deficit, PerCost
 from cohort.selection.power import Power, Schedule
 from cohort.selection.quality import Quality
@@ -35,7 +36,7 @@ def _quality() -> Strategy:
 
 
 def _quality_diverse(
-    beta_start: float = 1.0, beta_end: float = 8.0, representativeness: float = 0.0, spread: float = 0.0
+    beta_start: float = 1.0, beta_end: float = 8.0, representativeness: float = 1.0, spread: float = 0.0
 ) -> Strategy:
     inner: Strategy = Quality()
     if representativeness:
@@ -52,7 +53,26 @@ def _gain_per_cost(currency: str = "minutes") -> Strategy:
     return PerCost(inner=Deficit(), currency=currency, from_zero=True)
 
 
-BUILDERS: Mapping[str, Build] = MappingProxyType(
+def _guard(
+    guards: bool = True,
+    duplicates: float = 0.05,
+    empty_share: float = 0.5,
+    outlier_share: float = 0.25,
+    outlier_bound: float = 5.0,
+) -> Callable[[Strategy], Strategy]:
+    def wrap(inner: Strategy) -> Strategy:
+        return Guarded(
+            inner=inner,
+            duplicates=duplicates,
+            empty_share=empty_share,
+            outlier_share=outlier_share,
+            outlier_bound=outlier_bound,
+        )
+
+    return wrap if guards else lambda inner: inner
+
+
+BUILDERS: Mapping[str, Callable[..., Strategy]] = MappingProxyType(
     {
         "random": _random,
         "stratified": _stratified,
@@ -65,7 +85,27 @@ BUILDERS: Mapping[str, Build] = MappingProxyType(
 )
 """Strategy name -> what builds it; the keywords of the builder are the options of the strategy."""
 
-STRATEGIES: Mapping[str, Strategy] = MappingProxyType({name: build() for name, build in BUILDERS.items()})
+
+def build_strategy(name: str, options: Mapping[str, object], *, shown: str = "") -> Strategy:
+    """A strategy with its options; all but random ones are guarded, unless the option `guards` is false.
+
+    Args:
+        name: in `BUILDERS`.
+        options: of the strategy and of `Guarded`; what is left out has its default.
+        shown: what the configuration calls it.
+
+    Raises:
+        ConfigError: for an option that the strategy does not have, or a value that makes no sense.
+    """
+    build = BUILDERS[name]
+    plain = build()
+    if not (plain.needs_scores or plain.needs_features):
+        return build(**checked(shown or name, options, build)[0])
+    own, of_guard = checked(shown or name, options, build, _guard)
+    return _guard(**of_guard)(build(**own))
+
+
+STRATEGIES: Mapping[str, Strategy] = MappingProxyType({name: build_strategy(name, {}) for name in BUILDERS})
 """Strategy name -> strategy with its default options."""
 
 
@@ -77,11 +117,13 @@ class Preset:
         strategy: name in `BUILDERS`.
         estimator: that it ranks by, None for a strategy that needs no scores.
         fixed: whether the name stands for that estimator alone.
+        options: of the strategy, where they are not its defaults.
     """
 
     strategy: str
     estimator: str | None
     fixed: bool = False
+    options: Mapping[str, object] = field(default_factory=dict, hash=False)
 
 
 _PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -93,7 +135,7 @@ _PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quality_diverse": Preset(strategy="quality_diverse", estimator="sentinel"),
         "gain_per_cost": Preset(strategy="gain_per_cost", estimator="sentinel"),
         "clasp": Preset(strategy="clasp", estimator="predictive_entropy"),
-        "oracle-worst": Preset(strategy="quality", estimator="oracle", fixed=True),
+        "oracle-worst": Preset(strategy="quality", estimator="oracle", fixed=True, options={"guards": False}),
         **{
             name: Preset(strategy="quality", estimator=name, fixed=True)
             for name in ("entropy", "predictive_entropy", "bald", "mc_dropout", "inconsistency", "fused")
@@ -102,7 +144,10 @@ _PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 
 PRESETS: Mapping[str, tuple[Strategy, str | None]] = MappingProxyType(
-    {name: (STRATEGIES[preset.strategy], preset.estimator) for name, preset in _PRESETS.items()}
+    {
+        name: (build_strategy(preset.strategy, preset.options), preset.estimator)
+        for name, preset in _PRESETS.items()
+    }
 )
 """What a config may name: short name -> strategy and the estimator that it ranks by (None: no scores)."""
 
@@ -121,7 +166,7 @@ def resolve(
     Raises:
         ConfigError: for an unknown strategy or option, or an estimator that contradicts the strategy.
 
-    >>> resolve("quality", "entropy")
+    >>> resolve("quality", "entropy", {"guards": False})
     (Quality(), 'entropy')
     >>> resolve("random")
     (Random(), None)
@@ -129,7 +174,7 @@ def resolve(
     if strategy not in _PRESETS:
         raise ConfigError(f"Unknown strategy {strategy!r}; expected one of {', '.join(sorted(_PRESETS))}")
     preset = _PRESETS[strategy]
-    chosen = build_strategy(strategy, BUILDERS[preset.strategy], options or {})
+    chosen = build_strategy(preset.strategy, {**preset.options, **(options or {})}, shown=strategy)
     if estimator is None or estimator == preset.estimator:
         return chosen, preset.estimator
     if not chosen.needs_scores:

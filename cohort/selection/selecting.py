@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from cohort.selection.base import (
     Selection,
     Strategy,
 )
-from cohort.selection.draws import ranking, ties
+from cohort.selection.basket import Basket
+from cohort.selection.draws import order_of
 
 
 def select(
@@ -33,7 +34,7 @@ def select(
     round: int,
     seed: int,
     rounds: int = 1,
-    labelled: Features | None = None,
+    labelled: Mapping[str, Features] | None = None,
 ) -> Selection:
     """Rank the candidates and take the first ones that the budget affords.
 
@@ -49,7 +50,7 @@ def select(
         round: from 0; together with `seed` it fixes every draw.
         seed: of the campaign.
         rounds: how many rounds of the campaign select.
-        labelled: (N, F) features of the labelled cases.
+        labelled: case id -> (F,) features of the labelled cases.
 
     Raises:
         SelectionError: if a candidate comes twice, scores or features are missing that the strategy needs,
@@ -57,10 +58,17 @@ def select(
     """
     pool = sorted(candidates, key=lambda candidate: candidate.key)
     _check(pool, strategy)
-    context = RoundContext(round=round, rounds=rounds, wanted=affordable(pool, budget), labelled=labelled)
+    context = RoundContext(
+        round=round,
+        rounds=rounds,
+        wanted=affordable(pool, budget),
+        budget=budget,
+        seed=seed,
+        labelled=labelled or {},
+    )
     judged = _judged(strategy, pool, generator(seed, "selection", round), context)
     _check_priorities(judged.priorities, pool, strategy)
-    places = ranking(judged.priorities, ties(pool, seed, "tie", round))
+    places = order_of(judged.priorities, pool, context)
     order = [pool[place] for place in places]
     taken = _take(order, budget, judged)
     priorities = judged.priorities.tolist()
@@ -101,18 +109,11 @@ def _take(order: Sequence[Candidate], budget: Budget, judged: Judged) -> dict[Ke
 
 def _that_fit(order: Iterable[Candidate], budget: Budget) -> dict[Key, Cost]:
     """Key -> what it costs beside those that were taken before."""
-    taken: dict[Key, Cost] = {}
-    opened: set[str] = set()
-    total = 0.0
+    basket = Basket(budget=budget)
     for candidate in order:
-        again = candidate.further if candidate.case_id in opened else None
-        cost = again or candidate.cost
-        amount = budget.amount(cost)
-        if budget.fits(total + amount):
-            taken[candidate.key] = cost
-            opened.add(candidate.case_id)
-            total += amount
-    return taken
+        if basket.affords(candidate):
+            basket.take(candidate)
+    return basket.taken
 
 
 def _requests(taken: Iterable[Candidate]) -> tuple[Request, ...]:

@@ -75,7 +75,7 @@ class TestEveryStrategy:
                 patient_id="p",
                 structures=("liver",),
                 scores={"liver": float("nan")},
-                features=np.zeros(2, dtype=np.float32),
+                features=np.full(2, n, dtype=np.float32),
                 cost=Cost(minutes=1.0),
             )
             for n in range(5)
