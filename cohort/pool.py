@@ -201,9 +201,7 @@ def choose_start(dataset: Dataset, *, held_out: Collection[str], count: int, see
     """
     if count < 1:
         raise ConfigError(f"A start set of {count} cases cannot train a model; expected 1 or more")
-    cases = dataset.by_id
-    out = {cases[case_id].patient_id for case_id in held_out if case_id in cases}
-    eligible = [c.case_id for c in dataset.cases if c.patient_id not in out and c.annotated]
+    eligible = eligible_for_start(dataset, held_out=held_out)
     if count > len(eligible):
         raise ConfigError(
             f"The start set needs {count} cases, but only {len(eligible)} of the data set {dataset.name!r} "
@@ -211,6 +209,13 @@ def choose_start(dataset: Dataset, *, held_out: Collection[str], count: int, see
         )
     ranked = sorted(eligible, key=lambda case_id: derive_seed(seed, "start", case_id))
     return tuple(ranked[:count])
+
+
+def eligible_for_start(dataset: Dataset, *, held_out: Collection[str]) -> tuple[str, ...]:
+    """Ids of the cases with a reference of whose patients nobody is held out, in the data set's order."""
+    cases = dataset.by_id
+    out = {cases[case_id].patient_id for case_id in held_out if case_id in cases}
+    return tuple(c.case_id for c in dataset.cases if c.patient_id not in out and c.annotated)
 
 
 def _wanted(dataset: Dataset, count: int | None, fraction: float | None) -> int:

@@ -32,10 +32,13 @@ from flows.annotators.base import Annotator, Returned
 from flows.annotators.folder import Folder
 from flows.annotators.oracle import Oracle
 from flows.campaign import Campaign
+from flows.candidates import NO_FEATURES, candidates, ranked_table
 from flows.config import ActiveLearningConfig, as_dict, config_sha256
 from flows.environment import code_version, use_threads
 from flows.estimator_stages import score_pool
+from flows.features import CACHE, FeatureTable, feature_stage
 from flows.progress import Display
+from flows.requests import askable, only_requested, requested, still_open
 from flows.round_stages import RoundStages
 from flows.stages import file_sha256, json_sha256
 from flows.tracking import Tracker
@@ -177,9 +180,16 @@ class Loop:
         )
 
     def _pool(self, annotations: Sequence[Annotation]) -> list[Case]:
-        labelled = {annotation.case_id for annotation in annotations}
         by_id = self.cohort.dataset.by_id
-        return [by_id[case_id] for case_id in sorted(self.cohort.pool) if case_id not in labelled]
+        return [by_id[case_id] for case_id in self._askable(annotations)]
+
+    def _askable(self, annotations: Sequence[Annotation]) -> dict[str, tuple[str, ...]]:
+        """Case of the pool -> structures that may be asked for, in the order of case ids."""
+        names = [structure.name for structure in self.cohort.dataset.structures]
+        answered = None
+        if self.config.annotator.kind == "oracle":
+            answered = {case.case_id: frozenset(case.annotated) for case in self.cohort.dataset.cases}
+        return askable(sorted(self.cohort.pool), names, annotations, self.config.unit, answered)
 
     def _measure(self, stages: RoundStages) -> None:
         """Train, segment the held-out cases, measure, and write the round's result into the ledger."""
@@ -197,7 +207,7 @@ class Loop:
         self.campaign.append(
             "result",
             round=stages.number,
-            labelled_cases=len(stages.annotations),
+            labelled_cases=len({annotation.case_id for annotation in stages.annotations}),
             budget=cost.as_dict(),
             **_known({"dsc": summary.dsc, "nsd": summary.nsd}),
             dsc_per_structure=_known(summary.per_structure_dsc),
@@ -209,7 +219,7 @@ class Loop:
             threads=use_threads(self.config.threads),
         )
         self.display.say(
-            f"[bold]round {stages.number}[/bold]: {len(stages.annotations)} labelled cases, "
+            f"[bold]round {stages.number}[/bold]: {len({a.case_id for a in stages.annotations})} labelled cases, "
             f"DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
         )
 
@@ -228,16 +238,31 @@ class Loop:
                 f"with DSC in {evidence.cases} annotated cases (rank correlation {evidence.correlation:.2f}, "
                 f"p {evidence.p:.2f}); this round is chosen by {used}[/yellow]"
             )
-        views, costs = [case.view() for case in pool], self.config.budget.cost_model
-        candidates = rounds.candidates(views, predictions, scores, stages.structures, costs)
-        budget = self.config.budget.limit
-        selection = select(strategy, candidates, budget, round=stages.number, seed=self.config.seed)
+        budget, looks = self.config.budget.limit, self._looks(stages)
+        selection = select(
+            strategy,
+            candidates(
+                [case.view() for case in pool],
+                predictions,
+                scores,
+                stages.structures,
+                self.config.budget.cost_model,
+                unit=self.config.unit,
+                asked=self._askable(stages.annotations),
+                looks=looks,
+            ),
+            budget,
+            round=stages.number,
+            rounds=self.config.rounds - 1,
+            labelled=looks.of(sorted({annotation.case_id for annotation in stages.annotations})),
+            seed=self.config.seed,
+        )
         if not selection.selected:
             raise SelectionError(
                 f"Round {stages.number}: no case of the pool fits into a budget of {budget.per_round:g} "
                 f"{budget.currency}; start a campaign with a larger budget.per_round"
             )
-        table = rounds.ranked_table(selection, scores, stages.structures).to_csv(index=False).encode()
+        table = ranked_table(selection, scores, stages.structures).to_csv(index=False).encode()
         write_bytes(stages.folder / rounds.RANKED, table)
         self.campaign.append(
             "selection",
@@ -247,8 +272,23 @@ class Loop:
             used_strategy=used,
             evidence=asdict(evidence) if evidence is not None else None,
             selected=list(selection.selected),
+            requests=[[request.case_id, list(request.structures)] for request in selection.requests],
+            held_back=[[*key, why] for key, why in selection.held_back.items()],
             predicted_cost=selection.predicted_cost.as_dict(),
             ranked_sha256=file_sha256(stages.folder / rounds.RANKED),
+        )
+
+    def _looks(self, stages: RoundStages) -> FeatureTable:
+        """How the images of the labelled cases and the pool look, where the strategy asks for it."""
+        if not self.config.uses_features:
+            return NO_FEATURES
+        by_id = self.cohort.dataset.by_id
+        return feature_stage(
+            self.campaign.folder,
+            [by_id[case_id].view() for case_id in (*self.cohort.start, *self.cohort.pool)],
+            self.fingerprints,
+            self.config.campaigns_root / CACHE,
+            stages.step,
         )
 
     def _annotate(
@@ -258,8 +298,7 @@ class Loop:
         made = self.campaign.event("selection", stages.number)
         if made is None:
             raise CampaignError(f"Round {stages.number} has no selection to annotate")
-        names = tuple(structure.name for structure in stages.structures)
-        requests = tuple(Request(case_id=case_id, structures=names) for case_id in made.payload["selected"])
+        requests = requested(made.payload, [structure.name for structure in stages.structures])
         masks = {prediction.case_id: prediction.mask for prediction in predictions}
         annotator = self._annotator(stages)
         annotator.send(self._open(requests), masks)
@@ -272,7 +311,7 @@ class Loop:
                 self.campaign.append("awaiting", round=stages.number, waits_for=waits_for)
             return False
         returned = [a for a in self.campaign.annotations() if a.case_id in set(made.payload["selected"])]
-        revealed = rounds.revealed_dsc(returned, masks, stages.structures)
+        revealed = only_requested(rounds.revealed_dsc(returned, masks, stages.structures), requests)
         with _drawing(f"figures of round {stages.number}"):
             self._draw(stages, returned, masks, scores, revealed)
         patients = {case.case_id: case.patient_id for case in self.cohort.dataset.cases}
@@ -311,8 +350,7 @@ class Loop:
         return Folder(folder=folder, images={case_id: case.image for case_id, case in by_id.items()})
 
     def _open(self, requests: Sequence[Request]) -> tuple[Request, ...]:
-        done = {annotation.case_id for annotation in self.campaign.annotations()}
-        return tuple(request for request in requests if request.case_id not in done)
+        return still_open(requests, self.campaign.annotations(), self.config.unit)
 
     def _take_in(self, number: int | None, requests: Sequence[Request], annotator: Annotator) -> None:
         """Pass what is back through the intake gate; each file is written before its line in the ledger."""

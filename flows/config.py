@@ -24,7 +24,9 @@ from pydantic import (
 from cohort.budget import CURRENCIES, Budget, CostModel
 from cohort.case import check_case_id
 from cohort.errors import ConfigError, DataError
-from cohort.selection.registry import resolve
+from cohort.selection import Strategy, resolve
+from cohort.selection.base import Guard
+from flows.requests import Unit
 from flows.segmenter_config import FAMILY_TAGS, SegmenterModel
 from sentinel.config import SentinelConfig
 from sentinel.estimators.registry import estimator_entry
@@ -153,9 +155,10 @@ class Configured(Model):
 
 
 class StartModel(Model):
-    """The labelled cases of round 0."""
+    """The labelled cases of round 0: drawn at `random`, or `diverse`: unlike each other as images."""
 
     cases: PositiveInt = 4
+    method: Literal["random", "diverse"] = "random"
 
 
 class BudgetModel(Model):
@@ -238,7 +241,9 @@ class ActiveLearningConfig(Configured):
     start: StartModel = StartModel()
     rounds: PositiveInt = 5
     budget: BudgetModel = BudgetModel()
+    unit: Unit = "case"
     strategy: Annotated[str, AfterValidator(_known_strategy)] = "quality"
+    strategy_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     estimator: Annotated[str | None, AfterValidator(_known_estimator)] = None
     segmenter: SegmenterModel
     cross_fitting: CrossFittingModel = CrossFittingModel()
@@ -249,7 +254,12 @@ class ActiveLearningConfig(Configured):
 
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
-        resolve(self.strategy, self.estimator)
+        _ = self.resolved_strategy
+        if self.start.method == "diverse" and self.data.layout == "folders":
+            raise ValueError(
+                "start.method is 'diverse', but the layout 'folders' says itself which cases are labelled; "
+                "remove start.method"
+            )
         self._segmenter_yields_what_is_needed()
         self._folds_can_stop_early()
         needed = self.patients_needed
@@ -307,7 +317,19 @@ class ActiveLearningConfig(Configured):
     @property
     def estimator_name(self) -> str | None:
         """The estimator that the strategy ranks by, None for a strategy that needs no scores."""
-        return resolve(self.strategy, self.estimator)[1]
+        return self.resolved_strategy[1]
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether a strategy of the campaign looks at features of images."""
+        fallback = self.trial.fallback
+        chosen = [self.resolved_strategy[0], *([resolve(fallback)[0]] if fallback else [])]
+        return any(s.needs_features or (isinstance(s, Guard) and s.uses_features) for s in chosen)
+
+    @property
+    def resolved_strategy(self) -> tuple[Strategy, str | None]:
+        """The strategy with its options, and the estimator that it ranks by."""
+        return resolve(self.strategy, self.estimator, self.strategy_options)
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> ActiveLearningConfig:
@@ -320,7 +342,8 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ActiveLearningConf
     stem = path.stem
     strategy, seed = values.get("strategy", "quality"), values.get("seed", 0)
     estimator = f"-{values['estimator']}" if values.get("estimator") else ""
-    values.setdefault("name", f"{stem}-{strategy}{estimator}-seed{seed}")
+    unit = f"-by-{values['unit']}" if values.get("unit", "case") != "case" else ""
+    values.setdefault("name", f"{stem}-{strategy}{estimator}{unit}-seed{seed}")
     values.setdefault("experiment", stem)
     return validated(ActiveLearningConfig, values, path)
 

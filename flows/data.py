@@ -7,13 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cohort.case import Case, Dataset
+from cohort.cold_start import choose_diverse_start
 from cohort.errors import ConfigError
+from cohort.features import LENGTH, embed
 from cohort.layouts import decathlon, folders
 from cohort.phantom import write_phantom
-from cohort.pool import Pool, choose_held_out, choose_start
+from cohort.pool import Pool, choose_held_out, choose_start, eligible_for_start
 from cohort.validation import validate_cases
 from flows.config import ActiveLearningConfig, DataModel
+from flows.features import CACHE, image_features
 from flows.stages import file_sha256, json_sha256
 from sentinel.training import trainable_embeddings
 
@@ -72,7 +77,7 @@ def load_cohort(config: ActiveLearningConfig) -> Cohort:
     if config.data.layout == "folders":
         return _check(config, _from_folders(config))
     dataset, held_out = read_dataset(config.data, config.campaigns_root)
-    start = choose_start(dataset, held_out=held_out, count=config.start.cases, seed=config.seed)
+    start = _start(config, dataset, held_out)
     taken = {*held_out, *start}
     pool = tuple(case.case_id for case in dataset.cases if case.case_id not in taken)
     return _check(config, Cohort(dataset=dataset, held_out=held_out, start=start, pool=pool))
@@ -134,6 +139,19 @@ def _held_out(data: DataModel, dataset: Dataset) -> tuple[str, ...]:
     return choose_held_out(dataset, fraction=fraction, seed=0)
 
 
+def _start(config: ActiveLearningConfig, dataset: Dataset, held_out: tuple[str, ...]) -> tuple[str, ...]:
+    """Ids of the labelled cases of round 0."""
+    if config.start.method == "random":
+        return choose_start(dataset, held_out=held_out, count=config.start.cases, seed=config.seed)
+    names = eligible_for_start(dataset, held_out=held_out)
+    images = [dataset.by_id[name].image for name in names]
+    found = image_features(images, config.campaigns_root / CACHE)
+    sound = [place for place, each in enumerate(found) if not each.broken]
+    coordinates = embed(np.array([found[place].values for place in sound]).reshape(len(sound), LENGTH))
+    chosen = [names[place] for place in sound]
+    return choose_diverse_start(chosen, coordinates, count=config.start.cases, seed=config.seed)
+
+
 def _from_folders(config: ActiveLearningConfig) -> Cohort:
     data = config.data
     if data.labelled is None:
@@ -180,14 +198,15 @@ def _check_measurable(cohort: Cohort) -> None:
 
 
 def _check_budget(config: ActiveLearningConfig, cohort: Cohort) -> None:
-    structures = len(cohort.dataset.structures)
+    structures = len(cohort.dataset.structures) if config.unit == "case" else 1
     model = config.budget.cost_model
     budget = config.budget.limit
     least = model.cost(structures=structures, slices=1, foreground_voxels=1)
     if not budget.affords(least):
+        what = "a structure" if structures == 1 else f"the {structures} structures"
         raise ConfigError(
-            f"budget.per_round is {budget.per_round:g} {budget.currency}, but annotating the {structures} "
-            f"structures of one case takes at least {budget.amount(least):g}; raise it"
+            f"budget.per_round is {budget.per_round:g} {budget.currency}, but annotating {what} of one case "
+            f"takes at least {budget.amount(least):g}; raise it"
         )
     selections = config.rounds - 1
     if selections and not cohort.pool:

@@ -2,21 +2,18 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cohort.annotation import Annotation
-from cohort.budget import CostModel, predicted_cost
-from cohort.case import MIN_EVALUATED_FRACTION, Case, CaseView, Structure
+from cohort.case import MIN_EVALUATED_FRACTION, Case, Structure
 from cohort.metrics import dsc_per_structure
-from cohort.records import NO_REFERENCE, GradedMask, Prediction, QualityScore, TrainingCase
+from cohort.records import GradedMask, Prediction, QualityScore, TrainingCase
 from cohort.seeds import generator
-from cohort.selection.base import Candidate, Selection
 from cohort.volume import read_label_map, write_bytes
 from flows.stages import json_sha256
 from segmenters.base import Report
@@ -118,79 +115,6 @@ def read_results(path: Path) -> tuple[StructureResult, ...]:
 def read_scores(path: Path) -> tuple[QualityScore, ...]:
     """Read what `write_table` wrote of an estimator's scores."""
     return tuple(QualityScore(**row) for row in _rows(path))
-
-
-def candidates(
-    cases: Sequence[CaseView],
-    predictions: Sequence[Prediction],
-    scores: Sequence[QualityScore],
-    structures: Sequence[Structure],
-    costs: CostModel,
-) -> tuple[Candidate, ...]:
-    """What a strategy may know of each case of the pool."""
-    by_case: dict[str, dict[str, float]] = {case.case_id: {} for case in cases}
-    for score in scores:
-        if score.reason != NO_REFERENCE:  # an oracle's "unknown" must not look like a mask that was missed
-            by_case[score.case_id][score.structure] = score.raw
-    predicted = {p.case_id: p for p in expected_sizes(predictions, structures)}
-    return tuple(
-        Candidate(
-            case_id=case.case_id,
-            patient_id=case.patient_id,
-            scores=by_case[case.case_id],
-            cost=predicted_cost(predicted[case.case_id], structures, costs),
-        )
-        for case in cases
-    )
-
-
-def expected_sizes(
-    predictions: Sequence[Prediction], structures: Sequence[Structure]
-) -> tuple[Prediction, ...]:
-    """Predictions as the budget should see them: a mask that was missed will not be free to annotate.
-
-    Returns:
-        The predictions, with the median size over the masks that are not empty in place of an empty one.
-    """
-
-    def filled(counts: Mapping[str, int], medians: Mapping[str, int]) -> dict[str, int]:
-        return {name: counts.get(name, 0) or median for name, median in medians.items()}
-
-    voxels = {s.name: _median(p.voxels.get(s.name, 0) for p in predictions) for s in structures}
-    slices = {s.name: _median(p.slices.get(s.name, 0) for p in predictions) for s in structures}
-    return tuple(
-        replace(p, voxels=filled(p.voxels, voxels), slices=filled(p.slices, slices)) for p in predictions
-    )
-
-
-def _median(counts: Iterable[int]) -> int:
-    found = [count for count in counts if count > 0]
-    return int(np.median(found)) if found else 1
-
-
-def ranked_table(
-    selection: Selection, scores: Sequence[QualityScore], structures: Sequence[Structure]
-) -> pd.DataFrame:
-    """The pool in the order of the selection, with each structure's predicted quality."""
-    quality: dict[str, dict[str, float]] = {}
-    for score in scores:
-        quality.setdefault(score.case_id, {})[score.structure] = (
-            score.raw if math.isnan(score.predicted_dsc) else score.predicted_dsc
-        )
-    selected = set(selection.selected)
-    rows = [
-        {
-            **{s.name: quality.get(ranked.case_id, {}).get(s.name, math.nan) for s in structures},
-            "rank": ranked.rank,
-            "case_id": ranked.case_id,
-            "priority": ranked.priority,
-            "selected": ranked.case_id in selected,
-        }
-        for ranked in selection.ranked
-    ]
-    table = pd.DataFrame(rows)
-    first = ["rank", "case_id", "priority", "selected"]
-    return table[first + [name for name in table.columns if name not in first]]
 
 
 def revealed_dsc(

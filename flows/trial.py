@@ -53,7 +53,7 @@ class Trial:
             The evidence is None where there is nothing to judge: a strategy without scores, one that reads
             references, no fallback, or too few annotated cases yet.
         """
-        chosen, estimator = resolve(self.config.strategy, self.config.estimator)
+        chosen, estimator = self.config.resolved_strategy
         fallback = self.config.trial.fallback
         if fallback is None or estimator in (None, "oracle"):
             return chosen, self.config.strategy, None

@@ -1,39 +1,90 @@
 """What a strategy sees, what it answers, and how its priorities become a selection within a budget."""
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cohort.annotation import Request
 from cohort.budget import Budget, Cost
-from cohort.errors import SelectionError
-from cohort.seeds import derive_seed, generator
 
 Priorities = NDArray[np.float64]
+Features = NDArray[np.float32]
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An unlabelled case as a strategy sees it: no reference, nothing of what was annotated in it.
+    """What may be annotated, as a strategy sees it: no reference, nothing of what was annotated in it.
 
     Args:
         case_id: of the case.
         patient_id: of its patient.
+        part: the structure, where one structure of a case is the unit of selection; "" for the whole case.
+        structures: those that would be annotated.
         scores: structure -> raw quality of the predicted mask, HIGHER is a BETTER mask; NaN where there is
             nothing to score (an empty mask). A structure that is not named was not asked about.
         missing: structure -> why it has no score.
-        cost: what annotating the case is expected to cost.
+        volumes_ml: structure -> predicted volume, 0 where the mask is empty.
+        features: (F,) of the image, at distances that mean how alike two cases are; None where unknown.
+        broken: why the scan cannot be used, "" for one that can.
+        cost: what annotating it is expected to cost.
+        further: what it costs in a round that annotates another part of the case already; None: the same.
     """
 
     case_id: str
     patient_id: str
+    part: str = ""
+    structures: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict, hash=False)
     missing: Mapping[str, str] = field(default_factory=dict, hash=False)
+    volumes_ml: Mapping[str, float] = field(default_factory=dict, hash=False)
+    features: Features | None = field(default=None, compare=False)
+    broken: str = ""
     cost: Cost
+    further: Cost | None = None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the others: the case, and its part."""
+        return (self.case_id, self.part) if self.part else (self.case_id,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RoundContext:
+    """When a selection is made, and beside what.
+
+    Args:
+        round: from 0.
+        rounds: how many rounds of the campaign select.
+        wanted: how many candidates the budget affords at most.
+        budget: of the round, None where nothing limits it.
+        seed: of the campaign.
+        labelled: case id -> (F,) features of the labelled cases; empty where unknown.
+    """
+
+    round: int = 0
+    rounds: int = 1
+    wanted: int = 1
+    budget: Budget | None = None
+    seed: int = 0
+    labelled: Mapping[str, Features] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> float:
+        """0 in the first round that selects, 1 in the last one."""
+        return min(self.round / (self.rounds - 1), 1.0) if self.rounds > 1 else 0.0
+
+    @property
+    def labelled_features(self) -> Features | None:
+        """(N, F) in the order of the ids, None where there are none."""
+        rows = [self.labelled[case_id] for case_id in sorted(self.labelled)]
+        return np.array(rows, dtype=np.float32) if rows else None
+
+
+FIRST_ROUND = RoundContext()
 
 
 class Strategy(Protocol):
@@ -41,122 +92,99 @@ class Strategy(Protocol):
 
     @property
     def name(self) -> str:
-        """Name in the registry."""
+        """Name in the registry, or of what it wraps."""
 
     @property
     def needs_scores(self) -> bool:
         """Whether candidates must come with quality scores."""
 
-    def priorities(self, candidates: Sequence[Candidate], rng: np.random.Generator) -> Priorities:
+    @property
+    def needs_features(self) -> bool:
+        """Whether candidates must come with features."""
+
+    def priorities(
+        self,
+        candidates: Sequence[Candidate],
+        rng: np.random.Generator,
+        context: RoundContext = FIRST_ROUND,
+    ) -> Priorities:
         """One finite number per candidate, in their order; the same candidates and draws give the same."""
 
 
+class Judged(NamedTuple):
+    """Priorities, and what a guard held back.
+
+    Args:
+        priorities: one per candidate.
+        held: key -> why the candidate waits; it is only taken where nothing else could be.
+        refused: keys among the held that are never taken.
+    """
+
+    priorities: Priorities
+    held: Mapping[Key, str]
+    refused: frozenset[Key] = frozenset()
+
+
+@runtime_checkable
+class Guard(Protocol):
+    """A strategy that holds candidates back."""
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether it looks at features where there are any."""
+
+    def judged(
+        self, candidates: Sequence[Candidate], rng: np.random.Generator, context: RoundContext
+    ) -> Judged:
+        """The priorities of what it wraps, and what waits."""
+
+
 class Ranked(NamedTuple):
-    """A case's place in the order of annotation.
+    """A candidate's place in the order of annotation.
 
     Args:
         case_id: of the case.
         priority: the strategy's number, higher is sooner.
         rank: 0 is first.
+        part: the structure where that is the unit, else "".
+        selected: whether the budget took it.
+        guard: why it was held back, "" where it was not.
     """
 
     case_id: str
     priority: float
     rank: int
+    part: str = ""
+    selected: bool = False
+    guard: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The cases to annotate in a round, and how every candidate ranked.
+    """What to annotate in a round, and how every candidate ranked.
 
     Args:
         round: from 0.
         strategy: its name.
         seed: of the campaign.
         ranked: all candidates, first to annotate first.
-        selected: case ids in rank order; may be empty.
-        predicted_cost: sum over the selected cases.
+        requests: one for each selected case, in rank order of the first of its parts; may be empty.
+        predicted_cost: sum over what was selected.
     """
 
     round: int
     strategy: str
     seed: int
     ranked: tuple[Ranked, ...]
-    selected: tuple[str, ...]
+    requests: tuple[Request, ...]
     predicted_cost: Cost
 
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """Ids of the selected cases, in rank order."""
+        return tuple(request.case_id for request in self.requests)
 
-def select(
-    strategy: Strategy, candidates: Sequence[Candidate], budget: Budget, *, round: int, seed: int
-) -> Selection:
-    """Rank the candidates and take the first ones that the budget affords.
-
-    The order of the candidates does not matter, and ties are broken by a seeded hash of the case id. Cases
-    are taken in rank order; a case that no longer fits is skipped, and a cheaper one further down may still
-    be taken. So the selection can be empty: the caller decides what that means.
-
-    Args:
-        strategy: gives the priorities.
-        candidates: each case once.
-        budget: of this round.
-        round: from 0; together with `seed` it fixes every draw.
-        seed: of the campaign.
-
-    Raises:
-        SelectionError: if a case comes twice, scores are missing that the strategy needs, or a priority is
-            not finite.
-    """
-    pool = sorted(candidates, key=lambda candidate: candidate.case_id)
-    _check(pool, strategy)
-    priorities = strategy.priorities(pool, generator(seed, "selection", round))
-    _check_priorities(priorities, pool, strategy)
-    ties = np.array([derive_seed(seed, "tie", round, c.case_id) for c in pool], dtype=np.int64)
-    order = [pool[i] for i in np.lexsort((ties, -priorities))]
-    by_id = dict(zip((c.case_id for c in pool), priorities.tolist(), strict=True))
-    taken = _take(order, budget)
-    return Selection(
-        round=round,
-        strategy=strategy.name,
-        seed=seed,
-        ranked=tuple(Ranked(c.case_id, by_id[c.case_id], rank) for rank, c in enumerate(order)),
-        selected=tuple(c.case_id for c in taken),
-        predicted_cost=Cost.total(c.cost for c in taken),
-    )
-
-
-def _take(order: Sequence[Candidate], budget: Budget) -> list[Candidate]:
-    taken: list[Candidate] = []
-    total = 0.0
-    for candidate in order:
-        amount = budget.amount(candidate.cost)
-        if budget.fits(total + amount):
-            taken.append(candidate)
-            total += amount
-    return taken
-
-
-def _check(pool: Sequence[Candidate], strategy: Strategy) -> None:
-    twice = [case_id for case_id, count in Counter(c.case_id for c in pool).items() if count > 1]
-    if twice:
-        raise SelectionError(f"Candidate {twice[0]} comes twice; a selection needs every case once")
-    if strategy.needs_scores:
-        for candidate in pool:
-            if not candidate.scores:
-                raise SelectionError(
-                    f"Strategy {strategy.name!r} needs quality scores, but {candidate.case_id} has none; "
-                    "score the predictions with an estimator first"
-                )
-
-
-def _check_priorities(priorities: Priorities, pool: Sequence[Candidate], strategy: Strategy) -> None:
-    if priorities.shape != (len(pool),):
-        raise SelectionError(
-            f"Strategy {strategy.name!r} gave priorities of shape {priorities.shape} for {len(pool)} "
-            "candidates; expected one number each"
-        )
-    for candidate, priority in zip(pool, priorities.tolist(), strict=True):
-        if not math.isfinite(priority):
-            raise SelectionError(
-                f"Strategy {strategy.name!r} gave case {candidate.case_id} the priority {priority}; "
-                "expected a finite number: look at the scores of that case"
-            )
+    @property
+    def held_back(self) -> Mapping[Key, str]:
+        """What a guard held back -> why."""
+        return {(r.case_id, r.part) if r.part else (r.case_id,): r.guard for r in self.ranked if r.guard}

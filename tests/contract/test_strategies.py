@@ -1,11 +1,14 @@
 """What every registered strategy promises."""
 
+import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cohort.budget import Budget, Cost
+from cohort.errors import SelectionError
 from cohort.selection import PRESETS, STRATEGIES, Candidate, Strategy, select
 
 BUDGET = Budget(currency="minutes", per_round=12.0)
@@ -22,7 +25,12 @@ def make_pool(seed: int, count: int = 30) -> list[Candidate]:
             Candidate(
                 case_id=f"case_{n:03d}",
                 patient_id=f"patient_{n // 2}",
+                structures=tuple(scores),
                 scores=scores,
+                volumes_ml={
+                    name: 0.0 if math.isnan(q) else rng.uniform(1.0, 9.0) for name, q in scores.items()
+                },
+                features=rng.normal(size=5).astype(np.float32),
                 missing={"aorta": "empty mask"} if n % 4 == 0 else {},
                 cost=Cost(cases=1.0, structures=3.0, minutes=float(rng.uniform(1.0, 6.0))),
             )
@@ -62,7 +70,14 @@ class TestEveryStrategy:
 
     def test_survives_masks_that_are_all_empty(self, strategy: Strategy) -> None:
         pool = [
-            Candidate(case_id=f"c{n}", patient_id="p", scores={"liver": float("nan")}, cost=Cost(minutes=1.0))
+            Candidate(
+                case_id=f"c{n}",
+                patient_id="p",
+                structures=("liver",),
+                scores={"liver": float("nan")},
+                features=np.full(2, n, dtype=np.float32),
+                cost=Cost(minutes=1.0),
+            )
             for n in range(5)
         ]
         assert np.isfinite(strategy.priorities(pool, np.random.default_rng(0))).all()
@@ -70,10 +85,7 @@ class TestEveryStrategy:
 
     def test_does_not_look_at_names_of_patients(self, strategy: Strategy) -> None:
         pool = make_pool(1)
-        renamed = [
-            Candidate(case_id=c.case_id, patient_id="x", scores=c.scores, missing=c.missing, cost=c.cost)
-            for c in pool
-        ]
+        renamed = [replace(candidate, patient_id="x") for candidate in pool]
         assert select(strategy, pool, BUDGET, round=0, seed=0) == select(
             strategy, renamed, BUDGET, round=0, seed=0
         )
@@ -86,8 +98,14 @@ class TestEveryStrategy:
         assert [ranks[c] for c in selection.selected] == sorted(ranks[c] for c in selection.selected)
 
     def test_says_whether_it_needs_scores(self, strategy: Strategy) -> None:
-        bare = [Candidate(case_id="a", patient_id="a", cost=Cost(minutes=1.0))]
-        if not strategy.needs_scores:
+        bare = [Candidate(case_id="a", patient_id="a", structures=("liver",), cost=Cost(minutes=1.0))]
+        if strategy.needs_scores:
+            with pytest.raises(SelectionError, match="needs quality scores, but a has none"):
+                select(strategy, bare, BUDGET, round=0, seed=0)
+        elif strategy.needs_features:
+            with pytest.raises(SelectionError, match="needs features, but a has none"):
+                select(strategy, bare, BUDGET, round=0, seed=0)
+        else:
             assert select(strategy, bare, BUDGET, round=0, seed=0).selected == ("a",)
 
     def test_a_selection_is_a_value(self, strategy: Strategy) -> None:

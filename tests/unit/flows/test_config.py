@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from cohort.errors import ConfigError
+from cohort.selection.stratified import Stratified
 from flows.config import ActiveLearningConfig, as_dict, config_sha256, differences, flatten, load_config
 
 MakeYaml = Callable[..., Path]
@@ -422,3 +423,38 @@ def test_an_unknown_family_of_segmenters_lists_the_known(tmp_path):
         ConfigError, match=r"segmenter: unknown family 'yolo'; expected one of bundle, command"
     ):
         load_config(path)
+
+
+class TestStrategy:
+    def test_options_reach_the_strategy(self, path: Path) -> None:
+        config = load_config(path, ["strategy=stratified", "strategy_options.sizes=2"])
+        assert config.resolved_strategy == (Stratified(sizes=2), None)
+        assert not config.uses_features
+
+    def test_an_option_that_the_strategy_does_not_have(self, path: Path) -> None:
+        found = mistakes(path, "strategy=random", "strategy_options.sizes=2")
+        assert "'random' has no option 'sizes'; it has: none" in found["(whole file)"]
+
+    def test_which_strategies_look_at_images(self, path: Path) -> None:
+        assert not load_config(path, ["strategy=random"]).uses_features
+        assert load_config(path, ["strategy=entropy"]).uses_features
+        assert load_config(path, ["strategy=core_set"]).uses_features
+        unguarded = ["strategy=entropy", "strategy_options.guards=false"]
+        assert not load_config(path, unguarded).uses_features
+        assert load_config(path, [*unguarded, "trial.fallback=core_set"]).uses_features
+
+    def test_the_unit_is_in_the_name_of_a_campaign(self, make_campaign_yaml: MakeYaml) -> None:
+        path = make_campaign_yaml("scans", {"name": None, "unit": "structure"})
+        assert load_config(path).name == "tiny-random-by-structure-seed0"
+        assert "Input should be 'case' or 'structure'" in mistakes(path, "unit=voxel")["unit"]
+
+    def test_folders_say_themselves_what_is_labelled(self, path: Path) -> None:
+        folders = {
+            "layout": "folders",
+            "labelled": "a",
+            "unlabelled": "b",
+            "held_out": "c",
+            "structures": {"x": 1},
+        }
+        found = mistakes(path, f"data={folders}", "start.method=diverse")
+        assert "start.method is 'diverse', but the layout 'folders'" in found["(whole file)"]

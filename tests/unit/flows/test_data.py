@@ -271,6 +271,10 @@ class TestRefusedBeforeARound:
         [
             ({"budget.per_round": 0.5}, r"budget\.per_round is 0\.5 cases.* takes at least 1"),
             ({"budget.currency": "structures", "budget.per_round": 1}, r"takes at least 2"),
+            (
+                {"budget.currency": "structures", "budget.per_round": 0.5, "unit": "structure"},
+                r"annotating a structure of one case takes at least 1",
+            ),
             ({"budget.currency": "minutes", "budget.per_round": 3}, r"3 minutes.* takes at least 4\.2"),
             ({"evaluation.tolerance_mm": {"spleen": 1.0}}, r"tolerance_mm names no tolerance for liver"),
         ],

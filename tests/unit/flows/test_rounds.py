@@ -1,17 +1,15 @@
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from cohort.annotation import Annotation
-from cohort.budget import Budget, Cost, CostModel
+from cohort.budget import Cost
 from cohort.case import Case, Dataset, Structure
 from cohort.metrics import dsc
 from cohort.records import Prediction, QualityScore, TrainingCase
-from cohort.selection import Candidate, resolve, select
 from cohort.volume import write_volume
 from flows import rounds
 from segmenters.evaluation import StructureResult
@@ -167,98 +165,6 @@ class TestTables:
         assert rounds.read_results(tmp_path / "r.csv") == ()
 
 
-@pytest.fixture
-def predictions() -> tuple[Prediction, ...]:
-    return tuple(
-        Prediction(
-            case_id=case_id,
-            mask=Path(f"{case_id}.nii.gz"),
-            checkpoint_sha256="x",
-            voxels={"liver": 10 * n, "spleen": 1},
-            slices={"liver": n, "spleen": 1},
-        )
-        for n, case_id in enumerate(("a", "b", "c"), start=1)
-    )
-
-
-SCORES = (
-    score("a", "liver", 0.9, 0.8),
-    score("a", "spleen", math.nan),
-    score("b", "liver", 0.2),
-    score("b", "spleen", 0.4),
-    score("c", "liver", 0.7, 0.6),
-    score("c", "spleen", 0.5, 0.5),
-)
-
-
-def candidates(
-    dataset: Dataset, predictions: Sequence[Prediction], structures: Structures
-) -> tuple[Candidate, ...]:
-    views = [case.view() for case in dataset.cases]
-    return rounds.candidates(views, predictions, SCORES, structures, CostModel())
-
-
-class TestSelection:
-    PATIENTS: Mapping[str, str] = {"a": "pa", "b": "pb", "c": "pc"}
-
-    def test_a_candidate_is_what_a_strategy_may_know(
-        self, make_dataset: MakeDataset, predictions: tuple[Prediction, ...], structures: Structures
-    ) -> None:
-        first, second, _ = candidates(make_dataset(self.PATIENTS), predictions, structures)
-        assert (first.case_id, first.patient_id) == ("a", "pa")
-        assert first.scores["liver"] == 0.9
-        assert math.isnan(first.scores["spleen"])
-        assert second.scores == {"liver": 0.2, "spleen": 0.4}
-        assert second.cost.as_dict() == {
-            "cases": 1.0,
-            "structures": 2.0,
-            "slices": 3.0,
-            "foreground_voxels": 21.0,
-            "minutes": pytest.approx(2.0 + 2 * 1.0 + 3 * 0.2),
-        }
-
-    def test_a_structure_may_have_the_name_of_a_column(
-        self, make_dataset: MakeDataset, predictions: tuple[Prediction, ...]
-    ) -> None:
-        structures = (Structure(name="rank", label=1), Structure(name="liver", label=2))
-        strategy, _ = resolve("random")
-        views = [case.view() for case in make_dataset(self.PATIENTS).cases]
-        pool = rounds.candidates(views, predictions, (), structures, CostModel())
-        selection = select(strategy, pool, Budget(currency="cases", per_round=1), round=0, seed=0)
-        table = rounds.ranked_table(selection, (), structures)
-        assert list(table["rank"]) == [0, 1, 2]
-        assert list(table.columns) == ["rank", "case_id", "priority", "selected", "liver"]
-
-    def test_the_ranked_table_tells_the_whole_pool(
-        self, make_dataset: MakeDataset, predictions: tuple[Prediction, ...], structures: Structures
-    ) -> None:
-        strategy, _ = resolve("quality")
-        pool = candidates(make_dataset(self.PATIENTS), predictions, structures)
-        selection = select(strategy, pool, Budget(currency="cases", per_round=2), round=0, seed=0)
-        table = rounds.ranked_table(selection, SCORES, structures)
-        assert list(table.columns) == ["rank", "case_id", "priority", "selected", "liver", "spleen"]
-        assert list(table["rank"]) == [0, 1, 2]
-        assert table["priority"].is_monotonic_decreasing
-        assert list(table["selected"]) == [True, True, False]
-        assert list(table["case_id"][:2]) == list(selection.selected)
-        of = table.set_index("case_id")
-        assert of.loc["a", "liver"] == 0.8, "predicted DSC where the estimator gives one"
-        assert of.loc["b", "liver"] == 0.2, "its own value where not"
-        assert math.isnan(of.loc["a", "spleen"])
-
-    def test_a_strategy_without_scores_has_a_table_too(
-        self, make_dataset: MakeDataset, predictions: tuple[Prediction, ...], structures: Structures
-    ) -> None:
-        strategy, _ = resolve("random")
-        views = [case.view() for case in make_dataset(self.PATIENTS).cases]
-        pool = rounds.candidates(views, predictions, (), structures, CostModel())
-        selection = select(strategy, pool, Budget(currency="cases", per_round=1), round=0, seed=0)
-        table = rounds.ranked_table(selection, (), structures)
-        assert len(table) == 3
-        assert bool(table["liver"].isna().all())
-        assert isinstance(table, pd.DataFrame)
-
-
 class TestTrial:
     @pytest.fixture
     def returned(self, tmp_path: Path, affine: np.ndarray, make_label_map: Make) -> Annotation:
@@ -288,21 +194,3 @@ class TestTrial:
             [annotation("a", tmp_path / "reference.nii.gz")], {"a": tmp_path / "mask.nii.gz"}, structures
         )
         assert found == {("a", "liver"): 1.0}
-
-
-def test_a_mask_that_was_missed_is_not_free() -> None:
-    liver = (Structure(name="liver", label=1),)
-    predictions = [
-        Prediction(
-            case_id=name,
-            mask=Path("m.nii.gz"),
-            checkpoint_sha256="c",
-            voxels={"liver": voxels},
-            slices={"liver": slices},
-        )
-        for name, voxels, slices in (("a", 100, 4), ("b", 0, 0), ("c", 300, 8), ("d", 500, 6))
-    ]
-    found = {
-        p.case_id: (p.voxels["liver"], p.slices["liver"]) for p in rounds.expected_sizes(predictions, liver)
-    }
-    assert found == {"a": (100, 4), "b": (300, 6), "c": (300, 8), "d": (500, 6)}

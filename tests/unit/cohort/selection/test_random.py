@@ -5,7 +5,10 @@ from cohort.budget import Budget, Cost
 from cohort.selection import Candidate, select
 from cohort.selection.random import Random
 
-POOL = [Candidate(case_id=f"c{n:04d}", patient_id="p", cost=Cost(cases=1.0)) for n in range(2000)]
+POOL = [
+    Candidate(case_id=f"c{n:04d}", patient_id="p", structures=("liver",), cost=Cost(cases=1.0))
+    for n in range(2000)
+]
 
 
 def test_draws_are_uniform() -> None:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from cohort.annotation import Request
 from cohort.budget import Budget, Cost
 from cohort.errors import SelectionError
-from cohort.selection import STRATEGIES, Candidate, Selection, select
+from cohort.selection import STRATEGIES, Candidate, RoundContext, Selection, select
 
 CASES = Budget(currency="cases", per_round=2.0)
 
@@ -17,14 +18,22 @@ class Given:
 
     by_id: dict[str, float]
     needs_scores: bool = False
+    needs_features: bool = False
     name: str = "given"
 
-    def priorities(self, candidates: Sequence[Candidate], rng: np.random.Generator) -> np.ndarray:
+    def priorities(
+        self, candidates: Sequence[Candidate], rng: np.random.Generator, context: RoundContext
+    ) -> np.ndarray:
         return np.array([self.by_id[c.case_id] for c in candidates])
 
 
 def candidates(ids: str, **costs: float) -> list[Candidate]:
-    return [Candidate(case_id=i, patient_id=i, cost=Cost(cases=1.0, minutes=costs.get(i, 1.0))) for i in ids]
+    return [
+        Candidate(
+            case_id=i, patient_id=i, structures=("liver",), cost=Cost(cases=1.0, minutes=costs.get(i, 1.0))
+        )
+        for i in ids
+    ]
 
 
 def chosen(priorities: dict[str, float], budget: Budget = CASES, **costs: float) -> Selection:
@@ -34,7 +43,14 @@ def chosen(priorities: dict[str, float], budget: Budget = CASES, **costs: float)
 def test_the_highest_priorities_are_selected_in_rank_order() -> None:
     selection = chosen({"a": 0.1, "b": 0.9, "c": -3.0, "d": 0.5})
     assert selection.selected == ("b", "d")
-    assert selection.ranked == (("b", 0.9, 0), ("d", 0.5, 1), ("a", 0.1, 2), ("c", -3.0, 3))
+    assert [place[:3] for place in selection.ranked] == [
+        ("b", 0.9, 0),
+        ("d", 0.5, 1),
+        ("a", 0.1, 2),
+        ("c", -3.0, 3),
+    ]
+    assert [place.selected for place in selection.ranked] == [True, True, False, False]
+    assert selection.requests == tuple(Request(case_id=i, structures=("liver",)) for i in "bd")
     assert selection.ranked[0].case_id == "b"
     assert selection.predicted_cost == Cost(cases=2.0, minutes=2.0)
     assert (selection.round, selection.strategy, selection.seed) == (0, "given", 0)
@@ -91,7 +107,9 @@ def test_a_priority_that_is_not_finite_is_refused(priority: float) -> None:
 def test_priorities_must_be_one_a_candidate() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Short(Given):
-        def priorities(self, candidates: Sequence[Candidate], rng: np.random.Generator) -> np.ndarray:
+        def priorities(
+            self, candidates: Sequence[Candidate], rng: np.random.Generator, context: RoundContext
+        ) -> np.ndarray:
             return np.zeros(1)
 
     with pytest.raises(SelectionError, match=r"shape \(1,\) for 2 candidates"):

@@ -1,0 +1,75 @@
+"""What is asked of the annotators in a round: which structures of which cases, and what is still open."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from cohort.annotation import Annotation, Request
+
+Unit = Literal["case", "structure"]
+"""What is selected: whole cases, or single structures of them."""
+
+
+def askable(
+    pool: Sequence[str],
+    structures: Sequence[str],
+    annotations: Sequence[Annotation],
+    unit: Unit,
+    answered: Mapping[str, frozenset[str]] | None,
+) -> dict[str, tuple[str, ...]]:
+    """Which structures of which cases may be selected.
+
+    Args:
+        pool: case ids, in the order of the answer.
+        structures: names, of the campaign.
+        annotations: that are back.
+        unit: with "case" a case that was annotated is done; with "structure" its other structures are left.
+        answered: case id -> structures that the annotator can give; None: all. An oracle has no more than
+            its references hold. It only counts for the unit "structure", where a request may be for one
+            structure alone.
+
+    Returns:
+        Case id -> names in the order of `structures`, at least one.
+    """
+    done: dict[str, set[str]] = {}
+    for annotation in annotations:
+        done.setdefault(annotation.case_id, set()).update(annotation.structures)
+    if unit == "case":
+        return {case_id: tuple(structures) for case_id in pool if case_id not in done}
+    found = {
+        case_id: tuple(
+            name
+            for name in structures
+            if name not in done.get(case_id, ()) and (answered is None or name in answered[case_id])
+        )
+        for case_id in pool
+    }
+    return {case_id: names for case_id, names in found.items() if names}
+
+
+def requested(selection: Mapping[str, Any], structures: Sequence[str]) -> tuple[Request, ...]:
+    """The requests of a selection in the ledger; all structures where it was written without them."""
+    listed = selection.get("requests") or [[case_id, structures] for case_id in selection["selected"]]
+    return tuple(Request(case_id=case_id, structures=tuple(names)) for case_id, names in listed)
+
+
+def still_open(
+    requests: Sequence[Request], annotations: Sequence[Annotation], unit: Unit
+) -> tuple[Request, ...]:
+    """Requests that no annotation answers yet.
+
+    With the unit "case" any annotation of a case answers for it: its annotator gave what there was to give.
+    """
+    done: dict[str, set[str]] = {}
+    for annotation in annotations:
+        done.setdefault(annotation.case_id, set()).update(annotation.structures)
+    if unit == "case":
+        return tuple(request for request in requests if request.case_id not in done)
+    return tuple(r for r in requests if not set(r.structures) <= done.get(r.case_id, set()))
+
+
+def only_requested(
+    revealed: Mapping[tuple[str, str], float], requests: Sequence[Request]
+) -> dict[tuple[str, str], float]:
+    """DSC of the masks that were asked for: a segmenter has learned from those of earlier rounds."""
+    wanted = {(request.case_id, name) for request in requests for name in request.structures}
+    return {key: value for key, value in revealed.items() if key in wanted}
