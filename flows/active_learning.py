@@ -218,8 +218,9 @@ class Loop:
             code_version=code_version(),
             threads=use_threads(self.config.threads),
         )
+        labelled = len({annotation.case_id for annotation in stages.annotations})
         self.display.say(
-            f"[bold]round {stages.number}[/bold]: {len({a.case_id for a in stages.annotations})} labelled cases, "
+            f"[bold]round {stages.number}[/bold]: {labelled} labelled cases, "
             f"DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
         )
 

@@ -212,7 +212,7 @@ class TrialModel(Model):
 
     recalibrate: bool = True
     retrain_every: PositiveInt = 1
-    fallback: Annotated[str | None, AfterValidator(_known_fallback)] = "random"
+    fallback: Annotated[str | None, AfterValidator(_known_fallback)] = "stratified"
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.9
     min_cases: PositiveInt = 12
 
