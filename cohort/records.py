@@ -11,6 +11,9 @@ from pathlib import Path
 EMPTY_MASK = "empty mask"
 """The reason of a mask without a voxel, which has no score."""
 
+NO_REFERENCE = "no reference of this structure"
+"""The reason of a mask that an oracle cannot judge, since nobody contoured its structure in that case."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingCase:

@@ -31,7 +31,7 @@ from sentinel.estimators.registry import estimator_entry
 
 setattr(SentinelConfig, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
 
-_PATIENTS_NEEDED = {"nothing": 1, "sentinel": 2, "fused": 3}
+_PATIENTS_NEEDED = {"nothing": 1, "references": 1, "sentinel": 2, "fused": 3}
 
 WHERE_AND_HOW = frozenset(
     {

@@ -11,6 +11,7 @@ from flows.fused_stages import FusedStages
 from flows.round_stages import RoundStages
 from flows.stages import file_sha256, json_sha256, read_json, run_stage
 from sentinel.estimators.fused import FusedEstimator
+from sentinel.estimators.oracle import Reference, References
 from sentinel.estimators.registry import Learned, build_estimator, estimator_entry
 from sentinel.scoring import Sentinel
 
@@ -31,6 +32,7 @@ def score_pool(
         fused = FusedStages(round=stages)
         fits = stages.cross_fit(stages.estimator_needs())
         learned, predictions = fused.fit(fits), fused.with_members(cases, predictions, fits)
+    references = _references(cases) if learns == "references" else None
     inputs = {
         "estimator": name,
         "learned": [file_sha256(path) for path in learned],
@@ -40,13 +42,24 @@ def score_pool(
     }
 
     def make(folder: Path) -> None:
-        estimator = build_estimator(name, _load(learns, learned))
+        estimator = build_estimator(name, references or _load(learns, learned))
         views = [case.view() for case in cases]
         with stages.step("score the pool") as report:
             scores = tasks.score(estimator, views, predictions, stages.structures, report=report)
         rounds.write_table(folder / rounds.SCORES, scores)
 
     return rounds.read_scores(run_stage(stages.folder, "score", inputs, make) / rounds.SCORES)
+
+
+def _references(cases: Sequence[Case]) -> References:
+    """What an oracle reads; the scores' inputs hold the hashes of these files as the cases' fingerprints."""
+    return References(
+        by_case={
+            case.case_id: Reference(path=case.reference, evaluated=case.evaluated)
+            for case in cases
+            if case.reference is not None
+        }
+    )
 
 
 def _load(learns: str, files: Sequence[Path]) -> Learned:

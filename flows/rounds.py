@@ -15,7 +15,7 @@ from cohort.annotation import Annotation
 from cohort.budget import CostModel, predicted_cost
 from cohort.case import MIN_EVALUATED_FRACTION, Case, CaseView, Structure
 from cohort.metrics import dsc_per_structure
-from cohort.records import GradedMask, Prediction, QualityScore, TrainingCase
+from cohort.records import NO_REFERENCE, GradedMask, Prediction, QualityScore, TrainingCase
 from cohort.seeds import generator
 from cohort.selection.base import Candidate, Selection
 from cohort.volume import read_label_map, write_bytes
@@ -131,7 +131,8 @@ def candidates(
     """What a strategy may know of each case of the pool."""
     by_case: dict[str, dict[str, float]] = {case.case_id: {} for case in cases}
     for score in scores:
-        by_case[score.case_id][score.structure] = score.raw
+        if score.reason != NO_REFERENCE:  # an oracle's "unknown" must not look like a mask that was missed
+            by_case[score.case_id][score.structure] = score.raw
     predicted = {p.case_id: p for p in expected_sizes(predictions, structures)}
     return tuple(
         Candidate(

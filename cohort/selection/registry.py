@@ -16,11 +16,12 @@ PRESETS: Mapping[str, tuple[Strategy, str | None]] = MappingProxyType(
         "random": (STRATEGIES["random"], None),
         "entropy": (STRATEGIES["quality"], "entropy"),
         "quality": (STRATEGIES["quality"], "sentinel"),
+        "oracle-worst": (STRATEGIES["quality"], "oracle"),
     }
 )
 """What a config may name: short name -> strategy and the estimator that it ranks by (None: no scores)."""
 
-_FIXED_ESTIMATOR = frozenset({"entropy"})
+_FIXED_ESTIMATOR = frozenset({"entropy", "oracle-worst"})
 
 
 def resolve(strategy: str, estimator: str | None = None) -> tuple[Strategy, str | None]:

@@ -9,12 +9,14 @@ from typing import Literal
 from cohort.errors import ConfigError
 from sentinel.estimators.base import QualityEstimator
 from sentinel.estimators.fused import NEEDS, FusedEstimator
+from sentinel.estimators.oracle import OracleEstimator, References
 from sentinel.estimators.sentinel import SentinelEstimator
 from sentinel.estimators.uncertainty import KINDS, UncertaintyEstimator
 from sentinel.scoring import Sentinel
 
-Learned = Sentinel | FusedEstimator | None
-"""What an estimator learned from labelled cases: a sentinel, all that the fused one holds, or nothing."""
+Learned = Sentinel | FusedEstimator | References | None
+"""What an estimator learned from labelled cases: a sentinel, all that the fused one holds, or nothing. Or the
+references that an oracle reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +25,13 @@ class EstimatorEntry:
 
     Args:
         needs: kinds of `Prediction.uncertainty` that it reads.
-        learns: what it has to learn from cross-fitted masks of labelled cases first.
+        learns: what it has to learn from cross-fitted masks of labelled cases first; "references" is what an
+            upper bound reads instead.
         build: makes it of what was learned.
     """
 
     needs: frozenset[str]
-    learns: Literal["nothing", "sentinel", "fused"]
+    learns: Literal["nothing", "sentinel", "fused", "references"]
     build: Callable[[Learned], QualityEstimator]
 
 
@@ -44,6 +47,12 @@ def _fused(learned: Learned) -> QualityEstimator:
     return learned
 
 
+def _oracle(learned: Learned) -> QualityEstimator:
+    if not isinstance(learned, References):
+        raise ConfigError("The estimator 'oracle' reads references, and was given none; take another one")
+    return OracleEstimator(references=learned)
+
+
 def _uncertainty(name: str, learned: Learned) -> QualityEstimator:
     return UncertaintyEstimator(name=name)
 
@@ -55,6 +64,7 @@ ESTIMATORS: Mapping[str, EstimatorEntry] = MappingProxyType(
     }
     | {
         "fused": EstimatorEntry(needs=NEEDS, learns="fused", build=_fused),
+        "oracle": EstimatorEntry(needs=frozenset(), learns="references", build=_oracle),
         "sentinel": EstimatorEntry(needs=frozenset(), learns="sentinel", build=_sentinel),
     }
 )

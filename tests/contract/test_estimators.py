@@ -12,11 +12,12 @@ import torch
 
 from cohort.case import CaseView, Structure
 from cohort.errors import ConfigError, DataError, GeometryError, ModelError
-from cohort.records import Prediction
+from cohort.records import NO_REFERENCE, Prediction
 from cohort.volume import write_volume
 from sentinel.config import SentinelConfig
 from sentinel.estimators.base import QualityEstimator
 from sentinel.estimators.fused import FusedEstimator, VolumeRange
+from sentinel.estimators.oracle import OracleEstimator, Reference, References
 from sentinel.estimators.registry import ESTIMATORS, Learned, build_estimator, estimator_entry
 from sentinel.estimators.sentinel import SentinelEstimator
 from sentinel.estimators.uncertainty import KINDS, UncertaintyEstimator
@@ -54,9 +55,29 @@ def fused(sentinel: Sentinel) -> FusedEstimator:
     return FusedEstimator(fusion=fit_fusion(rows), sentinels=(sentinel,), volumes=volumes)
 
 
+@pytest.fixture
+def references(tmp_path: Path, affine: np.ndarray, make_label_map: Callable[[int], np.ndarray]) -> References:
+    """References of the cases: whole liver and spleen where the predictions are those, or a part of them."""
+    by_case = {}
+    for seed in range(3):
+        labels = make_label_map(seed)
+        labels[:, :, : 4 * seed] = 0
+        path = tmp_path / f"case_{seed}_reference.nii.gz"
+        write_volume(path, labels, affine)
+        by_case[f"case_{seed}"] = Reference(path=path, evaluated=frozenset({"liver", "spleen"}))
+    return References(by_case=by_case)
+
+
 @pytest.fixture(params=sorted(ESTIMATORS))
-def estimator(request: pytest.FixtureRequest, sentinel: Sentinel, fused: FusedEstimator) -> QualityEstimator:
-    learned: dict[str, Learned] = {"nothing": None, "sentinel": sentinel, "fused": fused}
+def estimator(
+    request: pytest.FixtureRequest, sentinel: Sentinel, fused: FusedEstimator, references: References
+) -> QualityEstimator:
+    learned: dict[str, Learned] = {
+        "nothing": None,
+        "sentinel": sentinel,
+        "fused": fused,
+        "references": references,
+    }
     return build_estimator(request.param, learned[estimator_entry(request.param).learns])
 
 
@@ -215,11 +236,38 @@ def test_entropy_says_what_the_segmenter_left_out(cohort: Cohort, structures: tu
 
 def test_unknown_estimator_lists_the_known() -> None:
     with pytest.raises(
-        ConfigError, match="Unknown estimator 'oracle'; expected one of bald, entropy, fused, incons"
+        ConfigError, match="Unknown estimator 'oracel'; expected one of bald, entropy, fused, incons"
     ):
-        build_estimator("oracle")
+        build_estimator("oracel")
 
 
 def test_sentinel_estimator_needs_a_sentinel() -> None:
     with pytest.raises(ConfigError, match="needs a trained sentinel"):
         build_estimator("sentinel")
+
+
+def test_an_oracle_knows_the_true_dsc(
+    references: References, cohort: Cohort, structures: tuple[Structure, ...]
+) -> None:
+    scores = OracleEstimator(references=references).estimate(*cohort, structures)
+    assert [s.raw for s in scores[:2]] == [1.0, 1.0]  # the mask is the reference
+    assert scores[2].raw < 1.0  # a part of the reference is missing
+    assert all(s.raw == s.predicted_dsc == s.lower == s.upper for s in scores if not s.missing)
+
+
+def test_an_oracle_says_which_structure_nobody_contoured(
+    references: References, cohort: Cohort, structures: tuple[Structure, ...]
+) -> None:
+    known = references.by_case["case_0"]
+    partial = References(by_case={"case_0": replace(known, evaluated=frozenset({"liver"}))})
+    cases, predictions = cohort
+    liver, spleen = OracleEstimator(references=partial).estimate(cases[:1], predictions, structures)
+    assert not liver.missing
+    assert (spleen.missing, spleen.reason) == (True, NO_REFERENCE)
+    with pytest.raises(DataError, match="case_1 has no reference"):
+        OracleEstimator(references=partial).estimate(cases[1:2], predictions, structures)
+
+
+def test_an_oracle_needs_references() -> None:
+    with pytest.raises(ConfigError, match="reads references, and was given none"):
+        build_estimator("oracle")

@@ -101,9 +101,9 @@ def test_an_unknown_key_and_a_bad_value_are_told_together(path: Path) -> None:
     [
         ("strategy=best", "strategy", "Unknown strategy 'best'; expected one of"),
         (
-            "estimator=oracle",
+            "estimator=oracel",
             "estimator",
-            "Unknown estimator 'oracle'; expected one of bald, entropy, fused, incon",
+            "Unknown estimator 'oracel'; expected one of bald, entropy, fused, incon",
         ),
         ("segmenter.patch=[8, 8, 7]", "segmenter", "patch is (8, 8, 7), expected three multiples of 2"),
         ("segmenter.network=vnet", "segmenter", "network is 'vnet', expected one of"),

@@ -23,7 +23,7 @@ def test_names_and_what_they_mean(strategy: str, estimator: str | None, expected
 
 def test_an_unknown_strategy_is_told_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match="Unknown strategy 'qualty'; expected one of entropy, quality, random"
+        ConfigError, match="Unknown strategy 'qualty'; expected one of entropy, oracle-worst, quality, random"
     ):
         resolve("qualty", None)
 
