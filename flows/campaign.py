@@ -20,7 +20,7 @@ from cohort.budget import Cost
 from cohort.errors import CampaignError
 from cohort.ledger import Entry, Ledger
 from cohort.volume import write_bytes
-from flows.config import ActiveLearningConfig, Configured, as_dict, differences
+from flows.config import Configured, as_dict, differences
 from flows.stages import read_json, write_json
 
 WORKSPACE = "segmenter"
@@ -137,7 +137,7 @@ def check_config(config: Configured) -> None:
         )
 
 
-def create_or_open(config: ActiveLearningConfig) -> Campaign:
+def create_or_open(config: Configured) -> Campaign:
     """Open the config's campaign and create its folder if there is none; hold the lock for this."""
     keep_config(config)
     return open_campaign(config.folder)

@@ -71,6 +71,27 @@ def active_learning(
     _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
 
 
+@app.command("semi-supervised")
+def semi_supervised(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML of the training.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, for example filter.keep=0.3. Repeatable.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train a student on a teacher's masks, filtered by quality; started again, it goes on where it was."""
+    from flows.launch import launch_semi_supervised
+    from flows.progress import Display
+    from flows.semi_supervised_config import load_semi_supervised
+    from flows.status import status, table
+
+    loaded = load_semi_supervised(config, settings or ())
+    campaign = launch_semi_supervised(loaded, Display(console=_err, quiet=quiet))
+    _out.print(table(status(campaign)))
+    where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
+    _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
+
+
 @app.command("status")
 def show_status(
     campaign: CampaignName,

@@ -17,20 +17,36 @@ from sentinel.scoring import Sentinel
 
 
 def score_pool(
-    stages: RoundStages, cases: Sequence[Case], predictions: Sequence[Prediction]
+    stages: RoundStages,
+    cases: Sequence[Case],
+    predictions: Sequence[Prediction],
+    name: str | None,
+    *,
+    learner: RoundStages | None = None,
+    sentinel: Path | None = None,
 ) -> tuple[QualityScore, ...]:
-    """The estimator's scores of the pool's masks; nothing for a strategy that needs none."""
-    name = stages.config.estimator_name
+    """An estimator's scores of the pool's masks.
+
+    Args:
+        stages: of the round.
+        cases: of the pool.
+        predictions: their masks.
+        name: of the estimator; None gives no scores.
+        learner: stages of the round in which it learns from labelled cases, None for this round.
+        sentinel: file of a trained sentinel, in place of one that learns here.
+    """
     if name is None or not cases:
         return ()
-    learns = estimator_entry(name).learns
+    learns, learner = estimator_entry(name).learns, learner or stages
     learned: tuple[Path, ...] = ()
-    if learns == "sentinel":
-        graded = [mask for fit in stages.cross_fit() for mask in fit.graded]
-        learned = (stages.train_sentinel(graded),)
+    if sentinel is not None:
+        learned = (sentinel,)
+    elif learns == "sentinel":
+        graded = [mask for fit in learner.cross_fit() for mask in fit.graded]
+        learned = (learner.train_sentinel(graded),)
     elif learns == "fused":
-        fused = FusedStages(round=stages)
-        fits = stages.cross_fit(stages.estimator_needs())
+        fused = FusedStages(round=learner)
+        fits = learner.cross_fit(tuple(sorted(estimator_entry(name).needs)))
         learned, predictions = fused.fit(fits), fused.with_members(cases, predictions, fits)
     references = _references(cases) if learns == "references" else None
     inputs = {
@@ -48,7 +64,8 @@ def score_pool(
             scores = tasks.score(estimator, views, predictions, stages.structures, report=report)
         rounds.write_table(folder / rounds.SCORES, scores)
 
-    return rounds.read_scores(run_stage(stages.folder, "score", inputs, make) / rounds.SCORES)
+    stage = "score" if name == stages.config.estimator_name else f"score-{name}"
+    return rounds.read_scores(run_stage(stages.folder, stage, inputs, make) / rounds.SCORES)
 
 
 def _references(cases: Sequence[Case]) -> References:

@@ -14,6 +14,7 @@ from flows.audit_options import AuditOptions
 from flows.campaign import Campaign
 from flows.config import ActiveLearningConfig, DataModel
 from flows.progress import Display
+from flows.semi_supervised_config import SemiSupervisedConfig
 from flows.sentinel_config import SentinelTrainingConfig
 from flows.sentinel_split import split_cases
 from segmenters.base import SegmenterSettings
@@ -51,6 +52,40 @@ def launch(config: ActiveLearningConfig, display: Display) -> Campaign:
             tracker=Tracker(campaign=campaign),
         )
         active_learning.with_options(flow_run_name=campaign.name)(loop, killed)
+    return campaign
+
+
+def launch_semi_supervised(config: SemiSupervisedConfig, display: Display) -> Campaign:
+    """Train a teacher and its students.
+
+    Returns:
+        The training's folder and ledger, which are read like a campaign's.
+
+    Raises:
+        SentinelLoopError: for every mistake that a user can mend, before any training where possible.
+    """
+    _check_segmenters(config.folder, config.segmenter)
+    with campaigns.locked(config.folder):
+        campaigns.check_config(config)
+        nothing_selected = config.campaign.model_copy(update={"rounds": 1})
+        whole, fingerprints = _sound_cohort(nothing_selected, display)
+        cohort = data.limit_pool(whole, config.unlabelled, config.seed)
+        campaign = campaigns.create_or_open(config)
+        killed = campaigns.end_orphans(config.folder)
+        environment.prepare(config.campaigns_root)
+        from flows.semi_supervised import SelfTraining, semi_supervised
+        from flows.tracking import Tracker
+
+        loop = SelfTraining(
+            config=config.campaign,
+            campaign=campaign,
+            cohort=cohort,
+            fingerprints=fingerprints,
+            display=display,
+            tracker=Tracker(campaign=campaign),
+            training=config,
+        )
+        semi_supervised.with_options(flow_run_name=campaign.name)(loop, killed)
     return campaign
 
 
