@@ -110,7 +110,11 @@ class PseudoLabelsModel(_Model):
     def learning(self) -> tuple[str, ...]:
         """Those that have to learn from the labelled cases first."""
         ready = {"sentinel"} if self.filter.sentinel is not None else set[str]()
-        return tuple(name for name in self.estimator_names if name not in ready)
+        return tuple(
+            name
+            for name in self.estimator_names
+            if name not in ready and estimator_entry(name).learns in ("sentinel", "fused")
+        )
 
 
 def _cannot(estimator: str, needs: str, predicts: bool) -> str:

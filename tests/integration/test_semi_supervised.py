@@ -184,7 +184,7 @@ class TestArms:
         for other in others:
             assert payloads(other, "start")[0]["pool"] == payloads(sentinel, "start")[0]["pool"]
             own = next(other.round_folder(0).glob("train-*")) / "stage.json"
-            assert os.path.samefile(own, teacher)
+            assert own.samefile(teacher)
             assert not list(other.round_folder(0).glob("fold*"))
             results = [payloads(campaign, "result") for campaign in (sentinel, other)]
             assert results[0][0]["dsc"] == results[1][0]["dsc"]
@@ -236,51 +236,51 @@ class TestBadInput:
             start(path, "unlabelled=5")
 
 
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory, scans: Path, write_campaign_yaml: WriteYaml) -> Campaign:
+    """A campaign with pseudo-labels that nobody disturbed."""
+    changes = {
+        "name": "hybrid",
+        "budget.per_round": 1,
+        "segmenter.steps": 20,
+        "strategy": "entropy",
+        "pseudo_labels": {"filter": {"estimator": "sentinel", "keep": 0.5}},
+    }
+    path = write_campaign_yaml(tmp_path_factory.mktemp("hybrid") / "hybrid.yaml", scans, changes)
+    return launch(load_config(path), Display(quiet=True))
+
+
 class TestHybrid:
     """A campaign that spends its budget on the worst masks and learns from the best."""
 
-    @pytest.fixture(scope="class")
-    def campaign(
-        self, tmp_path_factory: pytest.TempPathFactory, scans: Path, write_campaign_yaml: WriteYaml
-    ) -> Campaign:
-        changes = {
-            "name": "hybrid",
-            "budget.per_round": 1,
-            "segmenter.steps": 20,
-            "strategy": "entropy",
-            "pseudo_labels": {"filter": {"estimator": "sentinel", "keep": 0.5}},
-        }
-        path = write_campaign_yaml(tmp_path_factory.mktemp("hybrid") / "hybrid.yaml", scans, changes)
-        return launch(load_config(path), Display(quiet=True))
-
-    def test_the_worst_are_annotated_and_the_best_promoted(self, campaign: Campaign) -> None:
-        assert status(campaign)["state"] == "finished"
-        selections, promotions = payloads(campaign, "selection"), payloads(campaign, "promotion")
+    def test_the_worst_are_annotated_and_the_best_promoted(self, hybrid: Campaign) -> None:
+        assert status(hybrid)["state"] == "finished"
+        selections, promotions = payloads(hybrid, "selection"), payloads(hybrid, "promotion")
         assert [p["round"] for p in promotions] == [0, 1]
         for selection, promotion in zip(selections, promotions, strict=True):
             assert not set(selection["selected"]) & promotion["files"].keys()
             assert promotion["estimator"] == "sentinel"
-        assert [r["pseudo_labels"]["masks"] for r in payloads(campaign, "result")] == [
+        assert [r["pseudo_labels"]["masks"] for r in payloads(hybrid, "result")] == [
             0,
             *(len(p["masks"]) for p in promotions),
         ]
-        assert [r["labelled_cases"] for r in payloads(campaign, "result")] == [3, 4, 5]
+        assert [r["labelled_cases"] for r in payloads(hybrid, "result")] == [3, 4, 5]
 
-    def test_a_promoted_case_that_is_annotated_later_is_revoked(self, campaign: Campaign) -> None:
-        first, second = payloads(campaign, "promotion")
-        later = set(payloads(campaign, "selection")[1]["selected"])
+    def test_a_promoted_case_that_is_annotated_later_is_revoked(self, hybrid: Campaign) -> None:
+        first, second = payloads(hybrid, "promotion")
+        later = set(payloads(hybrid, "selection")[1]["selected"])
         kept = {(m["case_id"], m["structure"]) for m in second["masks"]}
         expected = {(m["case_id"], m["structure"]) for m in first["masks"]} - kept
-        masks = [m for r in payloads(campaign, "revocation") for m in r["masks"]]
+        masks = [m for r in payloads(hybrid, "revocation") for m in r["masks"]]
         assert {(m["case_id"], m["structure"]) for m in masks} == expected
         for mask in masks:
             annotated = mask["reason"] == "annotated by a human, or about to be"
             assert annotated == (mask["case_id"] in later)
 
-    def test_the_sentinel_never_learns_from_pseudo_labels(self, campaign: Campaign) -> None:
-        (begun,) = payloads(campaign, "start")
-        annotated = {a["case_id"] for a in payloads(campaign, "annotation") if a["round"] in (None, 0)}
-        for stage in campaign.round_folder(1).glob("fold*-step*/stage.json"):
+    def test_the_sentinel_never_learns_from_pseudo_labels(self, hybrid: Campaign) -> None:
+        (begun,) = payloads(hybrid, "start")
+        annotated = {a["case_id"] for a in payloads(hybrid, "annotation") if a["round"] in (None, 0)}
+        for stage in hybrid.round_folder(1).glob("fold*-step*/stage.json"):
             assert set(json.loads(stage.read_text())["inputs"]["cases"]) <= annotated
         assert begun["held_out"]
 
