@@ -13,6 +13,7 @@ from flows import data, environment
 from flows.audit_options import AuditOptions
 from flows.campaign import Campaign
 from flows.config import ActiveLearningConfig, DataModel
+from flows.mask_filter_options import FilterOptions
 from flows.progress import Display
 from flows.semi_supervised_config import SemiSupervisedConfig
 from flows.sentinel_config import SentinelTrainingConfig
@@ -104,6 +105,21 @@ def launch_audit(options: AuditOptions, display: Display) -> "pd.DataFrame":
         environment.use_threads(options.threads)
         campaigns.end_orphans(options.work)
         return run_audit(options, display)
+
+
+def launch_filter(options: FilterOptions, display: Display) -> "pd.DataFrame":
+    """Keep the good masks of a data set or of a folder of predictions.
+
+    Raises:
+        SentinelLoopError: for every mistake that a user can mend, before the first score where possible.
+    """
+    with campaigns.locked(options.audit.work):
+        environment.prepare(options.audit.work)
+        from flows.mask_filter import run_filter
+
+        environment.use_threads(options.threads)
+        campaigns.end_orphans(options.audit.work)
+        return run_filter(options, display)
 
 
 def launch_sentinel_training(config: SentinelTrainingConfig, display: Display) -> Path:
