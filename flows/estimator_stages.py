@@ -8,7 +8,7 @@ from cohort.case import Case
 from cohort.records import Prediction, QualityScore
 from flows import rounds, tasks
 from flows.fused_stages import FusedStages
-from flows.round_stages import RoundStages
+from flows.round_stages import CrossFit, RoundStages
 from flows.stages import file_sha256, json_sha256, read_json, run_stage
 from sentinel.estimators.fused import FusedEstimator
 from sentinel.estimators.oracle import Reference, References
@@ -38,16 +38,10 @@ def score_pool(
     if name is None or not cases:
         return ()
     learns, learner = estimator_entry(name).learns, learner or stages
-    learned: tuple[Path, ...] = ()
-    if sentinel is not None:
-        learned = (sentinel,)
-    elif learns == "sentinel":
-        graded = [mask for fit in learner.cross_fit() for mask in fit.graded]
-        learned = (learner.train_sentinel(graded),)
-    elif learns == "fused":
-        fused = FusedStages(round=learner)
-        fits = learner.cross_fit(tuple(sorted(estimator_entry(name).needs)))
-        learned, predictions = fused.fit(fits), fused.with_members(cases, predictions, fits)
+    learned = learned_files(name, learner, sentinel=sentinel)
+    if learns == "fused":
+        fused, fits = _fused(learner)
+        predictions = fused.with_members(cases, predictions, fits)
     references = _references(cases) if learns == "references" else None
     inputs = {
         "estimator": name,
@@ -58,7 +52,7 @@ def score_pool(
     }
 
     def make(folder: Path) -> None:
-        estimator = build_estimator(name, references or _load(learns, learned))
+        estimator = build_estimator(name, references or load_learned(learns, learned))
         views = [case.view() for case in cases]
         with stages.step("score the pool") as report:
             scores = tasks.score(estimator, views, predictions, stages.structures, report=report)
@@ -79,7 +73,31 @@ def _references(cases: Sequence[Case]) -> References:
     )
 
 
-def _load(learns: str, files: Sequence[Path]) -> Learned:
+def learned_files(name: str, learner: RoundStages, *, sentinel: Path | None = None) -> tuple[Path, ...]:
+    """Files of what an estimator learned from the labelled cases of a round; it learns unless they are there.
+
+    Args:
+        name: of the estimator.
+        learner: stages of the round.
+        sentinel: file of a trained sentinel, in place of one that learns.
+    """
+    if sentinel is not None:
+        return (sentinel,)
+    learns = estimator_entry(name).learns
+    if learns == "sentinel":
+        return (learner.train_sentinel([mask for fit in learner.cross_fit() for mask in fit.graded]),)
+    if learns == "fused":
+        fused, fits = _fused(learner)
+        return fused.fit(fits)
+    return ()
+
+
+def _fused(learner: RoundStages) -> tuple[FusedStages, tuple[CrossFit, ...]]:
+    kinds = tuple(sorted(estimator_entry("fused").needs))
+    return FusedStages(round=learner), learner.cross_fit(kinds)
+
+
+def load_learned(learns: str, files: Sequence[Path]) -> Learned:
     """What an estimator learned, from its files."""
     if learns == "fused":
         return FusedEstimator.from_dict(read_json(files[0]), [Sentinel.load(path) for path in files[1:]])

@@ -16,11 +16,15 @@ from flows import campaign as campaigns
 from flows import filter_trial, rounds, tasks
 from flows.active_learning import Loop, active_learning
 from flows.config import as_dict, flatten
+from flows.cost_stages import cost_row, measure_cost
+from flows.environment import use_threads
 from flows.estimator_stages import score_pool
+from flows.quality_cost import SEGMENTATION
 from flows.round_stages import RoundStages
 from flows.semi_supervised_config import SemiSupervisedConfig
 from flows.shared_stages import take_over
 from flows.stages import file_sha256, run_stage
+from sentinel.estimators.registry import estimator_entry
 
 DSCS, JUDGED = "dsc.csv", "judged.csv"
 _TEACHER = (
@@ -94,6 +98,8 @@ class SelfTraining(Loop):
             seed=self.config.seed,
         )
         self._say(stages.number, found["filter"])
+        if stages.number == 0 and self.training.cost_cases and self.campaign.event("cost") is None:
+            self._measure_cost(stages, pool, predictions)
         self.campaign.append("trial", round=stages.number, **found)
         return True
 
@@ -131,6 +137,37 @@ class SelfTraining(Loop):
             rounds.write_table(folder / DSCS, found)
 
         return filter_trial.read_dscs(run_stage(stages.folder, "measure-pool", inputs, make) / DSCS)
+
+    def _measure_cost(
+        self, stages: RoundStages, pool: Sequence[Case], predictions: Sequence[Prediction]
+    ) -> None:
+        """Time, memory and disk of every estimator on the same few cases, each in a process of its own."""
+        names = [n for n in self.training.estimator_names if estimator_entry(n).learns != "references"]
+        asked = self.training.cost_cases
+        found = {
+            name: measure_cost(
+                stages,
+                [case.view() for case in pool[:asked]],
+                predictions[:asked],
+                name,
+                sentinel=self.training.filter.sentinel
+                if name == self.training.filter.estimator_name
+                else None,
+            )
+            for name in (SEGMENTATION, *names)
+        }
+        plain = found.pop(SEGMENTATION)
+        cases = min(asked, len(pool))
+        self.campaign.append(
+            "cost",
+            round=stages.number,
+            cases=cases,
+            threads=use_threads(self.config.threads),
+            segmentation=asdict(plain),
+            estimators={
+                name: cost_row(name, own, plain, cases, stages.folder) for name, own in found.items()
+            },
+        )
 
     def _say(self, number: int, found: Mapping[str, float | None]) -> None:
         shown = f"{found['kept']:.0f} of {found['masks']:.0f} masks kept"
