@@ -299,7 +299,7 @@ class Loop:
             return False
         returned = [a for a in self.campaign.annotations() if a.case_id in set(made.payload["selected"])]
         revealed = rounds.revealed_dsc(returned, masks, stages.structures)
-        with _drawing(f"figures of round {stages.number}"):
+        with drawing(f"figures of round {stages.number}"):
             self._draw(stages, returned, masks, scores, revealed)
         self.campaign.append(
             "trial",
@@ -311,7 +311,7 @@ class Loop:
 
     def _draw_curve(self) -> None:
         results = [entry.payload for entry in self.campaign.events("result")]
-        with _drawing("curve of DSC"):
+        with drawing("curve of DSC"):
             report.dsc_curve(self.campaign.folder / FIGURES / "dsc.png", results, self.campaign.name)
 
     def _draw(
@@ -385,7 +385,7 @@ class Loop:
 
 
 @contextmanager
-def _drawing(what: str) -> Iterator[None]:
+def drawing(what: str) -> Iterator[None]:
     """A picture that cannot be drawn is a warning: it must not end a campaign."""
     try:
         yield

@@ -22,7 +22,7 @@ def score_pool(
     predictions: Sequence[Prediction],
     name: str | None,
     *,
-    learner: RoundStages | None = None,
+    taught: RoundStages | None = None,
     sentinel: Path | None = None,
 ) -> tuple[QualityScore, ...]:
     """An estimator's scores of the pool's masks.
@@ -32,15 +32,15 @@ def score_pool(
         cases: of the pool.
         predictions: their masks.
         name: of the estimator; None gives no scores.
-        learner: stages of the round in which it learns from labelled cases, None for this round.
+        taught: the round whose labelled cases the estimator learned from, None for this one.
         sentinel: file of a trained sentinel, in place of one that learns here.
     """
     if name is None or not cases:
         return ()
-    learns, learner = estimator_entry(name).learns, learner or stages
-    learned = learned_files(name, learner, sentinel=sentinel)
+    learns, taught = estimator_entry(name).learns, taught or stages
+    learned = learned_files(name, taught, sentinel=sentinel)
     if learns == "fused":
-        fused, fits = _fused(learner)
+        fused, fits = _fused(taught)
         predictions = fused.with_members(cases, predictions, fits)
     references = _references(cases) if learns == "references" else None
     inputs = {
@@ -73,28 +73,28 @@ def _references(cases: Sequence[Case]) -> References:
     )
 
 
-def learned_files(name: str, learner: RoundStages, *, sentinel: Path | None = None) -> tuple[Path, ...]:
+def learned_files(name: str, taught: RoundStages, *, sentinel: Path | None = None) -> tuple[Path, ...]:
     """Files of what an estimator learned from the labelled cases of a round; it learns unless they are there.
 
     Args:
         name: of the estimator.
-        learner: stages of the round.
+        taught: the round whose labelled cases it learns from.
         sentinel: file of a trained sentinel, in place of one that learns.
     """
     if sentinel is not None:
         return (sentinel,)
     learns = estimator_entry(name).learns
     if learns == "sentinel":
-        return (learner.train_sentinel([mask for fit in learner.cross_fit() for mask in fit.graded]),)
+        return (taught.train_sentinel([mask for fit in taught.cross_fit() for mask in fit.graded]),)
     if learns == "fused":
-        fused, fits = _fused(learner)
+        fused, fits = _fused(taught)
         return fused.fit(fits)
     return ()
 
 
-def _fused(learner: RoundStages) -> tuple[FusedStages, tuple[CrossFit, ...]]:
+def _fused(taught: RoundStages) -> tuple[FusedStages, tuple[CrossFit, ...]]:
     kinds = tuple(sorted(estimator_entry("fused").needs))
-    return FusedStages(round=learner), learner.cross_fit(kinds)
+    return FusedStages(round=taught), taught.cross_fit(kinds)
 
 
 def load_learned(learns: str, files: Sequence[Path]) -> Learned:

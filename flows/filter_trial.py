@@ -106,7 +106,7 @@ def trial(
                     _keep_alike(name, judged, settings, round, seed), dscs, good_dsc=settings.good_dsc
                 ),
             }
-            for name, judged in {**scores, **_bounds(predictions, dscs)}.items()
+            for name, judged in {**scores, **bounds(predictions, dscs)}.items()
         },
     }
 
@@ -158,7 +158,8 @@ def _keep_alike(
     return filter_masks(rule, scores, round=round, seed=seed)
 
 
-def _bounds(predictions: Sequence[Prediction], dscs: Dscs) -> dict[str, tuple[QualityScore, ...]]:
+def bounds(predictions: Sequence[Prediction], dscs: Dscs) -> dict[str, tuple[QualityScore, ...]]:
+    """What no knowledge would say of the masks, and what perfect knowledge would, where it is known."""
     plain = unscored(predictions)
     if not dscs:
         return {RANDOM: plain}

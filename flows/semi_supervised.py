@@ -5,16 +5,18 @@ learns from the annotations and from the pseudo-labels that the generation befor
 and resume are those of a campaign.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cohort.case import Case
 from cohort.errors import CampaignError
+from cohort.filtering import Verdict
 from cohort.records import Prediction, QualityScore
 from flows import campaign as campaigns
-from flows import filter_trial, rounds, tasks
-from flows.active_learning import Loop, active_learning
+from flows import filter_trial, rounds, semi_supervised_figures, tasks
+from flows.active_learning import FIGURES, Loop, active_learning, drawing
 from flows.config import as_dict, flatten
 from flows.cost_stages import cost_row, measure_cost
 from flows.environment import use_threads
@@ -22,6 +24,7 @@ from flows.estimator_stages import score_pool
 from flows.quality_cost import SEGMENTATION
 from flows.round_stages import RoundStages
 from flows.semi_supervised_config import SemiSupervisedConfig
+from flows.semi_supervised_report import write_report
 from flows.shared_stages import take_over
 from flows.stages import file_sha256, run_stage
 from sentinel.estimators.registry import estimator_entry
@@ -37,6 +40,8 @@ _TEACHER = (
     "sentinel.",
     "evaluation.",
 )
+
+_log = logging.getLogger(__name__)
 
 semi_supervised = active_learning.with_options(name="semi-supervised")
 """The flow: every generation that is not in the ledger yet."""
@@ -98,16 +103,50 @@ class SelfTraining(Loop):
             seed=self.config.seed,
         )
         self._say(stages.number, found["filter"])
+        with drawing(f"figures of generation {stages.number}"):
+            self._draw_filter(stages, verdicts, predictions, scores, dscs)
         if stages.number == 0 and self.training.cost_cases and self.campaign.event("cost") is None:
-            self._measure_cost(stages, pool, predictions)
+            try:
+                self._measure_cost(stages, pool, predictions)
+            except CampaignError as error:
+                _log.warning("%s", error)
         self.campaign.append("trial", round=stages.number, **found)
+        write_report(self.campaign)
         return True
+
+    def _draw_curve(self) -> None:
+        results = [entry.payload for entry in self.campaign.events("result")]
+        with drawing("curve of DSC"):
+            path = self.campaign.folder / FIGURES / "generations.png"
+            semi_supervised_figures.generations(path, results, self.campaign.name)
+        write_report(self.campaign)
+
+    def _draw_filter(
+        self,
+        stages: RoundStages,
+        verdicts: Sequence[Verdict],
+        predictions: Sequence[Prediction],
+        scores: Mapping[str, Sequence[QualityScore]],
+        dscs: filter_trial.Dscs,
+    ) -> None:
+        folder, heading = stages.folder / FIGURES, f"{self.campaign.name}, generation {stages.number}"
+        shown = {**scores, **filter_trial.bounds(predictions, dscs)}
+        semi_supervised_figures.filtered(folder / "filter.png", verdicts, shown, dscs, heading)
+        semi_supervised_figures.examples(
+            folder / "kept_and_not.png",
+            verdicts,
+            self.cohort.dataset.by_id,
+            predictions,
+            stages.structures,
+            dscs,
+            heading,
+        )
 
     def _scores(
         self, stages: RoundStages, pool: Sequence[Case], predictions: Sequence[Prediction]
     ) -> dict[str, tuple[QualityScore, ...]]:
         """What the filter's estimator and its rivals say; they learn once, from the labelled cases alone."""
-        learner = self._stages(0)
+        taught = self._stages(0)
         filter_ = self.training.filter
         return {
             name: score_pool(
@@ -115,7 +154,7 @@ class SelfTraining(Loop):
                 pool,
                 predictions,
                 name,
-                learner=learner,
+                taught=taught,
                 sentinel=filter_.sentinel if name == filter_.estimator_name else None,
             )
             for name in self.training.estimator_names
