@@ -65,8 +65,8 @@ def _trial(payload: Mapping[str, Any]) -> list[str]:
         return [f"## The filter in generation {payload['round']}", text]
     text += (
         f" References, which nothing learned from, tell the DSC of {own['measured']:.0f}: precision is the "
-        f"share of kept masks above {good:g}, recall the share of such masks that is kept. The rows below keep the "
-        "same fraction by each estimator."
+        f"share of kept masks above {good:g}, recall the share of such masks that is kept. "
+        "The rows below keep the same fraction by each estimator."
     )
     rows = [
         [
