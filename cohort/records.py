@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cohort.errors import DataError
+
 EMPTY_MASK = "empty mask"
 """The reason of a mask without a voxel, which has no score."""
 
@@ -26,6 +28,9 @@ class TrainingCase:
         label_map: path of the annotation (uint8 NIfTI on the image's grid).
         annotated: structures that the label map answers for. The loss treats any other structure as
             unknown: its voxels may hide in what the label map calls background.
+        pseudo: whether a model made the label map. Such cases measure nothing, and their share of a batch is
+            limited.
+        weights: structure -> how much its labels count in the loss, in (0, 1]; 1 where none is named.
     """
 
     case_id: str
@@ -33,6 +38,16 @@ class TrainingCase:
     image: Path
     label_map: Path
     annotated: frozenset[str]
+    pseudo: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            if name not in self.annotated or not 0.0 < weight <= 1.0:
+                raise DataError(
+                    f"Training case {self.case_id} gives {name!r} the weight {weight}; expected above 0 and "
+                    f"up to 1, for a structure that it annotates ({sorted(self.annotated)})"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

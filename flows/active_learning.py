@@ -38,6 +38,7 @@ from flows.environment import code_version, use_threads
 from flows.estimator_stages import score_pool
 from flows.features import CACHE, FeatureTable, feature_stage
 from flows.progress import Display
+from flows.promotion import Promoter, pseudo_labels_version
 from flows.requests import askable, only_requested, requested, still_open
 from flows.round_stages import RoundStages
 from flows.stages import file_sha256, json_sha256
@@ -88,6 +89,7 @@ class Loop:
         fingerprints: case id -> hash of its files.
         display: shows progress.
         tracker: shows the ledger in MLflow.
+        called: what to call a round on the display.
     """
 
     config: ActiveLearningConfig
@@ -96,11 +98,13 @@ class Loop:
     fingerprints: dict[str, str]
     display: Display
     tracker: Tracker
+    called: str = "round"
 
     def run(self) -> None:
         """Every round that the ledger does not hold yet."""
         use_threads(self.config.threads)
         self._start()
+        self._prepare()
         self.tracker.sync()
         for number in range(self.config.rounds):
             more = self._round(number)
@@ -130,6 +134,9 @@ class Loop:
         requests = tuple(Request(case_id=case_id, structures=names) for case_id in self.cohort.start)
         self._take_in(None, requests, given)
 
+    def _prepare(self) -> None:
+        """What a flow of another kind does before its first round."""
+
     def _check_unchanged(self, begun: Mapping[str, object], now: Mapping[str, object]) -> None:
         """Refuse to go on with other data, another split or other structures than the campaign began with."""
         current = json.loads(json.dumps(now))
@@ -154,13 +161,54 @@ class Loop:
         pool = self._pool(stages.annotations)
         if not pool:
             return self._finish("the pool is empty")
-        predictions = stages.segment("pool", pool, stages.train())
-        taught = self._stages(number - number % self.config.trial.retrain_every)
-        trial = Trial.before(self.campaign, self.config, number)
-        scores = trial.recalibrated(score_pool(stages, pool, predictions, taught=taught))
-        if self.campaign.event("selection", number) is None:
+        return self._use_pool(stages, pool, stages.segment("pool", pool, stages.train()))
+
+    def _use_pool(self, stages: RoundStages, pool: Sequence[Case], predictions: Sequence[Prediction]) -> bool:
+        """Spend the round's budget, and promote pseudo-labels where asked; whether the campaign can go on."""
+        trial = Trial.before(self.campaign, self.config, stages.number)
+        found = score_pool(
+            stages, pool, predictions, self.config.estimator_name, taught=self._taught(stages.number)
+        )
+        scores = trial.recalibrated(found)
+        if self.campaign.event("selection", stages.number) is None:
             self._select(stages, pool, predictions, scores, trial)
+        if self._promoter is not None:
+            self._promote(self._promoter, stages, pool, predictions)
         return self._annotate(stages, predictions, scores)
+
+    def _taught(self, number: int) -> RoundStages:
+        """The round whose labelled cases teach the estimator of a round."""
+        return self._stages(number - number % self.config.trial.retrain_every)
+
+    @property
+    def _promoter(self) -> Promoter | None:
+        if self.config.pseudo_labels is None:
+            return None
+        return Promoter(
+            campaign=self.campaign,
+            cohort=self.cohort,
+            settings=self.config.pseudo_labels,
+            seed=self.config.seed,
+        )
+
+    def _promote(
+        self, promoter: Promoter, stages: RoundStages, pool: Sequence[Case], predictions: Sequence[Prediction]
+    ) -> None:
+        """The best masks of the pool teach the next round, but for those that people correct in this one."""
+        selection = self.campaign.event("selection", stages.number)
+        if self.campaign.event("promotion", stages.number) is not None or selection is None:
+            return
+        filter_ = promoter.settings.filter
+        scores = score_pool(
+            stages,
+            pool,
+            predictions,
+            filter_.estimator_name,
+            taught=self._taught(stages.number),
+            sentinel=filter_.sentinel,
+        )
+        taken = frozenset(selection.payload["selected"])
+        promoter.promote(stages.number, pool, predictions, scores, taken=taken, allow_nothing=True)
 
     def _stages(self, number: int) -> RoundStages:
         known = [
@@ -177,6 +225,8 @@ class Loop:
             fingerprints=self.fingerprints,
             annotations=tuple(a for made_in, a in known if made_in is None or made_in < number),
             display=self.display,
+            pseudo_labels=self._promoter.in_force(number) if self._promoter is not None else (),
+            called=self.called,
         )
 
     def _pool(self, annotations: Sequence[Annotation]) -> list[Case]:
@@ -213,6 +263,7 @@ class Loop:
             dsc_per_structure=_known(summary.per_structure_dsc),
             nsd_per_structure=_known(summary.per_structure_nsd),
             untrained=rounds.unseen_structures(stages.annotations, stages.structures),
+            **_pseudo_labelled(stages),
             training_set=rounds.training_set_version(stages.annotations),
             checkpoint_sha256=checkpoint.sha256,
             code_version=code_version(),
@@ -220,8 +271,8 @@ class Loop:
         )
         labelled = len({annotation.case_id for annotation in stages.annotations})
         self.display.say(
-            f"[bold]round {stages.number}[/bold]: {labelled} labelled cases, "
-            f"DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
+            f"[bold]{self.called} {stages.number}[/bold]: {labelled} labelled cases, "
+            f"{_pseudo_shown(stages)}DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
         )
 
     def _select(
@@ -313,7 +364,7 @@ class Loop:
             return False
         returned = [a for a in self.campaign.annotations() if a.case_id in set(made.payload["selected"])]
         revealed = only_requested(rounds.revealed_dsc(returned, masks, stages.structures), requests)
-        with _drawing(f"figures of round {stages.number}"):
+        with drawing(f"figures of round {stages.number}"):
             self._draw(stages, returned, masks, scores, revealed)
         patients = {case.case_id: case.patient_id for case in self.cohort.dataset.cases}
         found = trial_entry(scores, revealed, patients, stages.number)
@@ -322,7 +373,7 @@ class Loop:
 
     def _draw_curve(self) -> None:
         results = [entry.payload for entry in self.campaign.events("result")]
-        with _drawing("curve of DSC"):
+        with drawing("curve of DSC"):
             report.dsc_curve(self.campaign.folder / FIGURES / "dsc.png", results, self.campaign.name)
 
     def _draw(
@@ -395,7 +446,7 @@ class Loop:
 
 
 @contextmanager
-def _drawing(what: str) -> Iterator[None]:
+def drawing(what: str) -> Iterator[None]:
     """A picture that cannot be drawn is a warning: it must not end a campaign."""
     try:
         yield
@@ -410,6 +461,26 @@ def _unaltered(annotation: Annotation) -> Annotation:
             f"The annotation {annotation.path} is not the file that was let in; restore it from a copy"
         )
     return annotation
+
+
+def _pseudo_labelled(stages: RoundStages) -> dict[str, object]:
+    """What else a round learned from; nothing in a campaign without pseudo-labels."""
+    if stages.config.pseudo_labels is None:
+        return {}
+    weights = [weight for label in stages.pseudo_labels for weight in label.structures.values()]
+    return {
+        "pseudo_labels": {
+            "cases": len(stages.pseudo_labels),
+            "masks": len(weights),
+            "weight": math.fsum(weights),
+            "version": pseudo_labels_version(stages.pseudo_labels),
+        }
+    }
+
+
+def _pseudo_shown(stages: RoundStages) -> str:
+    masks = sum(len(label.structures) for label in stages.pseudo_labels)
+    return f"{masks} pseudo-labels of {len(stages.pseudo_labels)} cases, " if masks else ""
 
 
 def _known(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -53,9 +53,7 @@ def run_audit(options: AuditOptions, display: Display) -> pd.DataFrame:
         options.weights, options.embeddings, precision=options.precision, device=options.device
     )
     started = time.monotonic()
-    run = _audit_flow.with_options(flow_run_name=f"audit {dataset.name}")
-    parts = run(options, dataset, sentinel, display)
-    table = worst_first(pd.concat([_read_rows(part / ROWS) for part in parts], ignore_index=True))
+    table = worst_first(score_dataset(options, dataset, sentinel, display))
     about = _about(options, dataset, sentinel, table, time.monotonic() - started)
     _write(options.out, table, about)
     with display.step("draw the worst masks") as report:
@@ -77,6 +75,22 @@ def run_audit(options: AuditOptions, display: Display) -> pd.DataFrame:
         level=sentinel.calibration.level,
     )
     return table
+
+
+def score_dataset(
+    options: AuditOptions, dataset: MaskDataset, sentinel: Sentinel, display: Display
+) -> pd.DataFrame:
+    """A row with the score of every mask, in the order of the data set; scored parts are kept in a folder.
+
+    Args:
+        options: of the audit; its data set is read already.
+        dataset: whose masks are scored.
+        sentinel: to score with.
+        display: shows progress.
+    """
+    run = _audit_flow.with_options(flow_run_name=f"audit {dataset.name}")
+    parts = run(options, dataset, sentinel, display)
+    return pd.concat([_read_rows(part / ROWS) for part in parts], ignore_index=True)
 
 
 def worst_first(table: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from cohort.budget import Cost
 from cohort.errors import BusyError, CampaignError
 from cohort.ledger import Entry, Ledger
 from cohort.volume import write_bytes
-from flows.config import ActiveLearningConfig, Configured, as_dict, differences
+from flows.config import Configured, as_dict, differences
 from flows.stages import read_json, write_json
 
 WORKSPACE = "segmenter"
@@ -146,7 +146,7 @@ def _completed(values: dict[str, Any], model: type[Configured]) -> dict[str, Any
         return values
 
 
-def create_or_open(config: ActiveLearningConfig) -> Campaign:
+def create_or_open(config: Configured) -> Campaign:
     """Open the config's campaign and create its folder if there is none; hold the lock for this."""
     keep_config(config)
     return open_campaign(config.folder)

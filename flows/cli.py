@@ -71,6 +71,27 @@ def active_learning(
     _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
 
 
+@app.command("semi-supervised")
+def semi_supervised(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML of the training.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, for example filter.keep=0.3. Repeatable.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train a student on a teacher's masks, filtered by quality; started again, it goes on where it was."""
+    from flows.launch import launch_semi_supervised
+    from flows.progress import Display
+    from flows.semi_supervised_config import load_semi_supervised
+    from flows.status import status, table
+
+    loaded = load_semi_supervised(config, settings or ())
+    campaign = launch_semi_supervised(loaded, Display(console=_err, quiet=quiet))
+    _out.print(table(status(campaign)))
+    where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
+    _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
+
+
 @app.command("status")
 def show_status(
     campaign: CampaignName,
@@ -175,6 +196,66 @@ def audit(
     scored = int(table["predicted_dsc"].notna().sum())
     _out.print(f"{scored} of {len(table)} masks scored, worst first: {out}", highlight=False, soft_wrap=True)
     _out.print(f"Look at the worst: {out.with_suffix('.html')}", highlight=False, soft_wrap=True)
+
+
+@app.command("filter")
+def filter_(
+    predictions: Annotated[Path, typer.Argument(help="A data set with masks, or a folder of masks alone.")],
+    weights: Weights,
+    embeddings: Embeddings = None,
+    out: Annotated[Path, typer.Option(help="Folder that gets the kept masks and kept.csv.")] = Path("kept"),
+    keep: Annotated[float, typer.Option(help="Fraction of the masks to keep, best first.")] = 0.5,
+    per: Annotated[str, typer.Option(help="What the fraction is of: structure, case or all.")] = "structure",
+    minimum: Annotated[
+        float | None, typer.Option(help="Keep masks from this predicted DSC on, instead of a fraction.")
+    ] = None,
+    minimum_lower: Annotated[
+        float | None, typer.Option(help="Keep masks whose lower bound of the DSC is this or more, instead.")
+    ] = None,
+    balance: Annotated[
+        float | None, typer.Option(help="Most masks of a structure, relative to the rarest.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="auto, totalsegmentator, decathlon or nnunet.")] = "auto",
+    data: Annotated[Path | None, typer.Option(help="Data set of masks that lie elsewhere.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of images, where there is no data set.")] = None,
+    structure: Annotated[
+        list[str] | None, typer.Option(help="name=label, with --images. Repeatable.")
+    ] = None,
+    keep_absent: Annotated[bool, typer.Option(help="Keep empty masks as 'not there'.")] = False,
+    ignore_label: Annotated[int, typer.Option(help="Label for structures not kept; 0: background.")] = 0,
+    precision: Precision = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 takes all cores.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Keep the good masks of a data set or of any tool; started again, it goes on where it was."""
+    from flows.launch import launch_filter
+    from flows.mask_filter_options import FilterOptions, filter_settings, named_labels
+    from flows.progress import Display
+
+    options = FilterOptions(
+        predictions=predictions,
+        weights=weights,
+        out=out,
+        settings=filter_settings(keep, per, minimum, minimum_lower, balance),
+        embeddings=embeddings,
+        layout=layout,
+        data=data,
+        images=images,
+        structures=named_labels(structure or ()),
+        keep_absent=keep_absent,
+        ignore_label=ignore_label,
+        precision=precision,
+        device=device,
+        threads=threads,
+    )
+    table = launch_filter(options, Display(console=_err, quiet=quiet))
+    kept = int(table["kept"].sum())
+    _out.print(
+        f"{kept} of {len(table)} masks kept, in {options.masks}: scores and reasons are in {options.table}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command("train-sentinel")

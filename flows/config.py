@@ -26,6 +26,7 @@ from cohort.case import check_case_id
 from cohort.errors import ConfigError, DataError
 from cohort.selection import Strategy, resolve
 from cohort.selection.base import Guard
+from flows.filter_config import PseudoLabelsModel
 from flows.requests import Unit
 from flows.segmenter_config import FAMILY_TAGS, SegmenterModel
 from sentinel.config import SentinelConfig
@@ -251,6 +252,7 @@ class ActiveLearningConfig(Configured):
     trial: TrialModel = TrialModel()
     evaluation: EvaluationModel = EvaluationModel()
     annotator: AnnotatorModel = AnnotatorModel()
+    pseudo_labels: PseudoLabelsModel | None = None
 
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
@@ -261,12 +263,13 @@ class ActiveLearningConfig(Configured):
                 "remove start.method"
             )
         self._segmenter_yields_what_is_needed()
+        self._weights_reach_the_loss()
         self._folds_can_stop_early()
         needed = self.patients_needed
         if self.data.layout != "folders" and self.start.cases < needed:
             raise ValueError(
-                f"start.cases is {self.start.cases}, but the estimator {self.estimator_name} learns from "
-                f"cross-fitted masks, which take at least {needed}"
+                f"start.cases is {self.start.cases}, but the estimator {', '.join(self.estimator_names)} "
+                f"learns from cross-fitted masks, which take at least {needed}"
             )
         return self
 
@@ -283,9 +286,20 @@ class ActiveLearningConfig(Configured):
                 f"cross_fitting.folds {folds}): raise one of these, or leave early stopping out"
             )
 
+    def _weights_reach_the_loss(self) -> None:
+        weighted = self.pseudo_labels is not None and self.pseudo_labels.filter.weights != "none"
+        if weighted and self.segmenter.family in ("nnunet", "command"):
+            raise ValueError(
+                f"pseudo-labels are weighted, but a segmenter of the family {self.segmenter.family!r} has "
+                "its own loss, which no weight reaches; set weights to none"
+            )
+
     def _segmenter_yields_what_is_needed(self) -> None:
-        name = self.estimator_name
-        missing = sorted(estimator_entry(name).needs - self.segmenter.measures) if name else []
+        for name in self.estimator_names:
+            self._segmenter_yields(name)
+
+    def _segmenter_yields(self, name: str) -> None:
+        missing = sorted(estimator_entry(name).needs - self.segmenter.measures)
         if not missing:
             return
         if self.segmenter.family == "torch":
@@ -310,9 +324,10 @@ class ActiveLearningConfig(Configured):
 
     @property
     def patients_needed(self) -> int:
-        """Labelled patients that the estimator takes to learn from; 1 where it learns nothing."""
-        name = self.estimator_name
-        return _PATIENTS_NEEDED[estimator_entry(name).learns] if name is not None else 1
+        """Labelled patients that the estimators take to learn from; 1 where none learns anything."""
+        own = [self.estimator_name] if self.estimator_name is not None else []
+        learning = [*own, *(self.pseudo_labels.learning if self.pseudo_labels else ())]
+        return max((_PATIENTS_NEEDED[estimator_entry(name).learns] for name in learning), default=1)
 
     @property
     def estimator_name(self) -> str | None:
@@ -330,6 +345,14 @@ class ActiveLearningConfig(Configured):
     def resolved_strategy(self) -> tuple[Strategy, str | None]:
         """The strategy with its options, and the estimator that it ranks by."""
         return resolve(self.strategy, self.estimator, self.strategy_options)
+
+    @property
+    def estimator_names(self) -> tuple[str, ...]:
+        """All estimators that score the pool: the strategy's, the filter's of pseudo-labels, its rivals."""
+        own = [self.estimator_name] if self.estimator_name is not None else []
+        return tuple(
+            dict.fromkeys([*own, *(self.pseudo_labels.estimator_names if self.pseudo_labels else ())])
+        )
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> ActiveLearningConfig:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from cohort.features import LENGTH, embed
 from cohort.layouts import decathlon, folders
 from cohort.phantom import write_phantom
 from cohort.pool import Pool, choose_held_out, choose_start, eligible_for_start
+from cohort.seeds import derive_seed
 from cohort.validation import validate_cases
 from flows.config import ActiveLearningConfig, DataModel
 from flows.features import CACHE, image_features
@@ -101,6 +102,28 @@ def read_dataset(data: DataModel, beside: Path) -> tuple[Dataset, tuple[str, ...
     return dataset, _held_out(data, dataset)
 
 
+def limit_pool(cohort: Cohort, count: int | None, seed: int) -> Cohort:
+    """A cohort with so many unlabelled cases, drawn by a seeded hash of their ids; None keeps all.
+
+    A larger number holds the cases of a smaller one.
+
+    Raises:
+        ConfigError: if there is no unlabelled case, or fewer than that.
+    """
+    if not cohort.pool:
+        raise ConfigError(
+            f"There is no unlabelled case in {cohort.dataset.name!r}: all {len(cohort.dataset.cases)} are "
+            "labelled or held out; add some, start with fewer or hold out fewer"
+        )
+    if count is not None and count > len(cohort.pool):
+        raise ConfigError(
+            f"unlabelled is {count}, but only {len(cohort.pool)} cases of {cohort.dataset.name!r} are "
+            "neither labelled nor held out; lower it, or leave it out to take all"
+        )
+    drawn = sorted(cohort.pool, key=lambda case_id: derive_seed(seed, "unlabelled", case_id))[:count]
+    return replace(cohort, pool=tuple(sorted(drawn)))
+
+
 def validate_cohort(config: ActiveLearningConfig, cohort: Cohort, progress: Progress | None = None) -> None:
     """Read every voxel once, before any training.
 
@@ -167,9 +190,9 @@ def _check(config: ActiveLearningConfig, cohort: Cohort) -> Cohort:
     patients = {cohort.dataset.by_id[case_id].patient_id for case_id in cohort.start}
     if len(patients) < config.patients_needed:
         raise ConfigError(
-            f"The estimator {config.estimator_name} learns from cross-fitted masks, which take at least "
-            f"{config.patients_needed} labelled patients, but the campaign starts with {len(patients)}; "
-            "start with more or take the strategy random or entropy"
+            f"The estimator {', '.join(config.estimator_names)} learns from cross-fitted masks, which take "
+            f"at least {config.patients_needed} labelled patients, but the campaign starts with "
+            f"{len(patients)}; start with more or take the strategy random or entropy"
         )
     _check_names(config, cohort.dataset)
     _check_measurable(cohort)

@@ -8,7 +8,7 @@ from cohort.case import Case
 from cohort.records import Prediction, QualityScore
 from flows import rounds, tasks
 from flows.fused_stages import FusedStages
-from flows.round_stages import RoundStages
+from flows.round_stages import CrossFit, RoundStages
 from flows.stages import file_sha256, json_sha256, read_json, run_stage
 from sentinel.estimators.fused import FusedEstimator
 from sentinel.estimators.oracle import Reference, References
@@ -20,29 +20,28 @@ def score_pool(
     stages: RoundStages,
     cases: Sequence[Case],
     predictions: Sequence[Prediction],
+    name: str | None,
     *,
-    taught: RoundStages,
+    taught: RoundStages | None = None,
+    sentinel: Path | None = None,
 ) -> tuple[QualityScore, ...]:
-    """The estimator's scores of the pool's masks; nothing for a strategy that needs none.
+    """An estimator's scores of the pool's masks.
 
     Args:
         stages: of the round.
         cases: of the pool.
-        predictions: of these.
-        taught: the round whose labelled cases the estimator learned from: this one, or an earlier one.
+        predictions: their masks.
+        name: of the estimator; None gives no scores.
+        taught: the round whose labelled cases the estimator learned from, None for this one.
+        sentinel: file of a trained sentinel, in place of one that learns here.
     """
-    name = stages.config.estimator_name
     if name is None or not cases:
         return ()
-    learns = estimator_entry(name).learns
-    learned: tuple[Path, ...] = ()
-    if learns == "sentinel":
-        graded = [mask for fit in taught.cross_fit() for mask in fit.graded]
-        learned = (taught.train_sentinel(graded),)
-    elif learns == "fused":
-        fused = FusedStages(round=taught)
-        fits = taught.cross_fit(taught.estimator_needs())
-        learned, predictions = fused.fit(fits), fused.with_members(cases, predictions, fits)
+    learns, taught = estimator_entry(name).learns, taught or stages
+    learned = learned_files(name, taught, sentinel=sentinel)
+    if learns == "fused":
+        fused, fits = _fused(taught)
+        predictions = fused.with_members(cases, predictions, fits)
     references = _references(cases) if learns == "references" else None
     inputs = {
         "estimator": name,
@@ -53,13 +52,14 @@ def score_pool(
     }
 
     def make(folder: Path) -> None:
-        estimator = build_estimator(name, references or _load(learns, learned))
+        estimator = build_estimator(name, references or load_learned(learns, learned))
         views = [case.view() for case in cases]
         with stages.step("score the pool") as report:
             scores = tasks.score(estimator, views, predictions, stages.structures, report=report)
         rounds.write_table(folder / rounds.SCORES, scores)
 
-    return rounds.read_scores(run_stage(stages.folder, "score", inputs, make) / rounds.SCORES)
+    stage = "score" if name == stages.config.estimator_name else f"score-{name}"
+    return rounds.read_scores(run_stage(stages.folder, stage, inputs, make) / rounds.SCORES)
 
 
 def _references(cases: Sequence[Case]) -> References:
@@ -73,7 +73,31 @@ def _references(cases: Sequence[Case]) -> References:
     )
 
 
-def _load(learns: str, files: Sequence[Path]) -> Learned:
+def learned_files(name: str, taught: RoundStages, *, sentinel: Path | None = None) -> tuple[Path, ...]:
+    """Files of what an estimator learned from the labelled cases of a round; it learns unless they are there.
+
+    Args:
+        name: of the estimator.
+        taught: the round whose labelled cases it learns from.
+        sentinel: file of a trained sentinel, in place of one that learns.
+    """
+    if sentinel is not None:
+        return (sentinel,)
+    learns = estimator_entry(name).learns
+    if learns == "sentinel":
+        return (taught.train_sentinel([mask for fit in taught.cross_fit() for mask in fit.graded]),)
+    if learns == "fused":
+        fused, fits = _fused(taught)
+        return fused.fit(fits)
+    return ()
+
+
+def _fused(taught: RoundStages) -> tuple[FusedStages, tuple[CrossFit, ...]]:
+    kinds = tuple(sorted(estimator_entry("fused").needs))
+    return FusedStages(round=taught), taught.cross_fit(kinds)
+
+
+def load_learned(learns: str, files: Sequence[Path]) -> Learned:
     """What an estimator learned, from its files."""
     if learns == "fused":
         return FusedEstimator.from_dict(read_json(files[0]), [Sentinel.load(path) for path in files[1:]])

@@ -17,7 +17,9 @@ from flows.audit_options import AuditOptions
 from flows.campaign import Campaign
 from flows.comparison_config import Comparison, Unit
 from flows.config import ActiveLearningConfig, DataModel
+from flows.mask_filter_options import FilterOptions
 from flows.progress import Display
+from flows.semi_supervised_config import SemiSupervisedConfig
 from flows.sentinel_config import SentinelTrainingConfig
 from flows.sentinel_split import split_cases
 from segmenters.base import SegmenterSettings
@@ -110,6 +112,40 @@ def report_comparison(comparison: Comparison) -> Path:
         return report(comparison)
 
 
+def launch_semi_supervised(config: SemiSupervisedConfig, display: Display) -> Campaign:
+    """Train a teacher and its students.
+
+    Returns:
+        The training's folder and ledger, which are read like a campaign's.
+
+    Raises:
+        SentinelLoopError: for every mistake that a user can mend, before any training where possible.
+    """
+    _check_segmenters(config.folder, config.segmenter)
+    with campaigns.locked(config.folder):
+        campaigns.check_config(config)
+        nothing_selected = config.campaign.model_copy(update={"rounds": 1})
+        whole, fingerprints = _sound_cohort(nothing_selected, display)
+        cohort = data.limit_pool(whole, config.unlabelled, config.seed)
+        campaign = campaigns.create_or_open(config)
+        killed = campaigns.end_orphans(config.folder)
+        environment.prepare(config.campaigns_root)
+        from flows.semi_supervised import SelfTraining, semi_supervised
+        from flows.tracking import Tracker
+
+        loop = SelfTraining(
+            config=config.campaign,
+            campaign=campaign,
+            cohort=cohort,
+            fingerprints=fingerprints,
+            display=display,
+            tracker=Tracker(campaign=campaign),
+            training=config,
+        )
+        semi_supervised.with_options(flow_run_name=campaign.name)(loop, killed)
+    return campaign
+
+
 def launch_audit(options: AuditOptions, display: Display) -> "pd.DataFrame":
     """Score every mask of a data set.
 
@@ -125,6 +161,21 @@ def launch_audit(options: AuditOptions, display: Display) -> "pd.DataFrame":
         environment.use_threads(options.threads)
         campaigns.end_orphans(options.work)
         return run_audit(options, display)
+
+
+def launch_filter(options: FilterOptions, display: Display) -> "pd.DataFrame":
+    """Keep the good masks of a data set or of a folder of predictions.
+
+    Raises:
+        SentinelLoopError: for every mistake that a user can mend, before the first score where possible.
+    """
+    with campaigns.locked(options.audit.work):
+        environment.prepare(options.audit.work)
+        from flows.mask_filter import run_filter
+
+        environment.use_threads(options.threads)
+        campaigns.end_orphans(options.audit.work)
+        return run_filter(options, display)
 
 
 def launch_sentinel_training(config: SentinelTrainingConfig, display: Display) -> Path:

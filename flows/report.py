@@ -132,7 +132,7 @@ def overlays(path: Path, rows: Mapping[str, Sequence[Panel]], heading: str) -> N
         Line2D([], [], color=REFERENCE, label="annotated"),
     ]
     figure.legend(handles=keys, loc="lower left", ncols=2, fontsize=9, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def trial_scatter(
@@ -159,7 +159,7 @@ def trial_scatter(
     axes.set_title(heading, fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.25)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def dsc_curve(path: Path, results: Sequence[Mapping[str, Any]], heading: str) -> None:
@@ -185,7 +185,7 @@ def dsc_curve(path: Path, results: Sequence[Mapping[str, Any]], heading: str) ->
     axes.legend(loc="upper left", fontsize=8)
     axes.grid(alpha=0.25)
     axes.margins(x=0.2)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _score_title(score: QualityScore, revealed: float | None) -> str:
@@ -246,7 +246,8 @@ def window(image: Volume) -> tuple[float, float]:
     return float(lower), float(max(upper, lower + 1e-6))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically; the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cohort.annotation import Annotation
 from cohort.case import Case, Structure
+from cohort.pseudo_labels import PseudoLabel
 from cohort.records import Checkpoint, GradedMask, Prediction, TrainingCase
 from cohort.seeds import derive_seed
 from flows import rounds, tasks
@@ -14,9 +15,10 @@ from flows.campaign import WORKSPACE
 from flows.config import ActiveLearningConfig
 from flows.data import Cohort
 from flows.progress import Display
+from flows.promotion import pseudo_cases, pseudo_labels_version
 from flows.segmenter_stages import SegmenterStages
 from flows.sentinel_stage import train_sentinel_stage
-from flows.stages import file_sha256, run_stage
+from flows.stages import file_sha256, json_sha256, run_stage
 from segmenters.base import Report
 from segmenters.evaluation import StructureResult
 from sentinel.estimators.registry import estimator_entry
@@ -53,6 +55,8 @@ class RoundStages:
         fingerprints: case id -> hash of its files.
         annotations: all that were let in before this round.
         display: shows progress.
+        pseudo_labels: that the segmenter of this round learns from beside; what judges masks never does.
+        called: what to call a round on the display.
     """
 
     number: int
@@ -62,6 +66,8 @@ class RoundStages:
     fingerprints: Mapping[str, str]
     annotations: tuple[Annotation, ...]
     display: Display
+    pseudo_labels: tuple[PseudoLabel, ...] = ()
+    called: str = "round"
 
     @property
     def structures(self) -> tuple[Structure, ...]:
@@ -85,8 +91,9 @@ class RoundStages:
         return rounds.training_cases(self.annotations, self.cohort.dataset.by_id)
 
     def train(self) -> Checkpoint:
-        """The segmenter of this round, from all labelled cases, from scratch."""
-        return self._fit("train", "train segmenter", self.training_set(), self.config.segmenter.steps, ())[-1]
+        """The segmenter of this round, from all labelled cases and pseudo-labels, from scratch."""
+        cases = (*self.training_set(), *pseudo_cases(self.pseudo_labels, self.cohort.dataset.by_id))
+        return self._fit("train", "train segmenter", cases, self.config.segmenter.steps, ())[-1]
 
     def segment(self, what: str, cases: Sequence[Case], checkpoint: Checkpoint) -> tuple[Prediction, ...]:
         """Label maps of cases that the checkpoint has not learned from, seen without their references."""
@@ -145,9 +152,9 @@ class RoundStages:
         )
 
     def estimator_needs(self) -> tuple[str, ...]:
-        """Kinds of uncertainty that the estimator reads."""
-        name = self.config.estimator_name
-        return tuple(sorted(estimator_entry(name).needs)) if name else ()
+        """Kinds of uncertainty that the estimators of the pool read."""
+        needs = frozenset[str]().union(*(estimator_entry(n).needs for n in self.config.estimator_names))
+        return tuple(sorted(needs))
 
     def _one_fit(self, repeat: int, number: int, left_out: Sequence[str], kinds: Sequence[str]) -> CrossFit:
         settings, by_id = self.config.cross_fitting, self.cohort.dataset.by_id
@@ -179,11 +186,14 @@ class RoundStages:
         checkpoint_steps: Sequence[int],
     ) -> tuple[Checkpoint, ...]:
         learned = {case.case_id for case in cases}
+        version = rounds.training_set_version([a for a in self.annotations if a.case_id in learned])
+        if any(case.pseudo for case in cases):
+            version = json_sha256([version, pseudo_labels_version(self.pseudo_labels)])
         return self.segmenter.fit(
             name,
             shown,
             cases,
-            rounds.training_set_version([a for a in self.annotations if a.case_id in learned]),
+            version,
             steps=steps,
             checkpoint_steps=checkpoint_steps,
             seed=derive_seed(self.config.seed, "segmenter", name, self.number),
@@ -191,7 +201,7 @@ class RoundStages:
 
     def step(self, shown: str) -> AbstractContextManager[Report]:
         """Show the progress of a step of this round."""
-        return self.display.step(f"round {self.number}: {shown}")
+        return self.display.step(f"{self.called} {self.number}: {shown}")
 
 
 def _again(repeat: int) -> tuple[int, ...]:

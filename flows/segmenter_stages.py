@@ -69,7 +69,7 @@ class SegmenterStages:
         inputs = {
             "training_set": training_set,
             "images": {case.case_id: self.fingerprints[case.case_id] for case in cases},
-            "segmenter": _decisive(self.config),
+            "segmenter": _decisive(self.config, any(case.pseudo for case in cases)),
             "files": [content_sha256(path) for path in self.config.files],
             "structures": [asdict(structure) for structure in self.structures],
             "steps": steps,
@@ -124,6 +124,11 @@ class SegmenterStages:
         return tuple(read_prediction(finished / f"{case.case_id}.json") for case in cases)
 
 
-def _decisive(config: SegmenterSettings) -> dict[str, Any]:
-    """The settings without what a training may use of the machine, which may change between two starts."""
-    return {name: value for name, value in asdict(config).items() if name != "resources"}
+def _decisive(config: SegmenterSettings, pseudo_labelled: bool = False) -> dict[str, Any]:
+    """The settings without what a training may use of the machine, which may change between two starts.
+
+    How pseudo-labels are used counts only where there are any, so that arms which differ in it alone share
+    the stages before.
+    """
+    without = {"resources"} if pseudo_labelled else {"resources", "semi_supervision"}
+    return {name: value for name, value in asdict(config).items() if name not in without}

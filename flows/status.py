@@ -12,8 +12,9 @@ def status(campaign: Campaign) -> dict[str, Any]:
 
     Returns:
         "campaign", "state", "waits_for" and "rounds", each with "round", "labelled_cases", "budget", "dsc",
-        "nsd", "selected" (case ids in rank order, empty for the last round) and "estimator" (its agreement
-        with the DSC that annotation revealed, empty where nothing was scored).
+        "nsd", "pseudo_labels" (cases, masks and weight, where a campaign has any), "selected" (case ids in
+        rank order, empty for the last round) and "estimator" (its agreement with the DSC that annotation
+        revealed, empty where nothing was scored).
     """
     rounds = []
     for result in campaign.events("result"):
@@ -29,6 +30,7 @@ def status(campaign: Campaign) -> dict[str, Any]:
                 "nsd": found["nsd"],
                 "selected": selection.payload["selected"] if selection else [],
                 "estimator": trial.payload["estimator"] if trial else {},
+                **({"pseudo_labels": found["pseudo_labels"]} if "pseudo_labels" in found else {}),
             }
         )
     return {
@@ -44,15 +46,20 @@ def table(found: dict[str, Any]) -> Table:
     shown = Table(title=f"{found['campaign']}: {found['state']}", title_justify="left", header_style="bold")
     for name in ("round", "labelled", "minutes", "DSC", "NSD"):
         shown.add_column(name, justify="right", no_wrap=True)
+    pseudo = any("pseudo_labels" in row for row in found["rounds"])
+    if pseudo:
+        shown.add_column("pseudo-labels", justify="right")
     shown.add_column("selected")
     shown.add_column("estimator")
     for row in found["rounds"]:
+        masks = [str(row["pseudo_labels"]["masks"])] if "pseudo_labels" in row else []
         shown.add_row(
             str(row["round"]),
             str(row["labelled_cases"]),
             f"{row['budget']['minutes']:.0f}",
             _number(row["dsc"]),
             _number(row["nsd"]),
+            *masks,
             _first(row["selected"]),
             _trial(row["estimator"]),
         )

@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import rounds
+from flows import filter_trial, rounds
 from sentinel.fused_fitting import fit_fused as _fit_fused
 from sentinel.grading import score_graded as _score_graded
 from sentinel.training import train_sentinel as _train_sentinel
@@ -37,4 +37,5 @@ evaluate = _task("evaluate", rounds.evaluate)
 train_sentinel = _task("train sentinel", _train_sentinel)
 score_graded = _task("score masks of known DSC", _score_graded)
 fit_fused = _task("fit the fused estimator", _fit_fused)
+measure_masks = _task("measure masks of the pool", filter_trial.measure_masks)
 score = _task("score", _estimate)

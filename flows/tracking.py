@@ -23,6 +23,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from cohort.ledger import Entry
+from flows import pseudo_label_metrics
 from flows.campaign import Campaign
 from flows.config import flatten
 from flows.sentinel_config import SentinelTrainingConfig
@@ -293,7 +294,7 @@ class Tracker:
         tags = {
             CAMPAIGN_ID: self._id(),
             KIND: "campaign",
-            "strategy": str(values["strategy"]),
+            "strategy": pseudo_label_metrics.arm(values),
             "seed": str(values["seed"]),
             "dataset": str(start.payload["dataset"]),
             "dataset_sha256": str(start.payload["dataset_sha256"]),
@@ -326,6 +327,8 @@ class Tracker:
             yield from _metrics(
                 trial, {f"estimator/{name}": value for name, value in trial.payload["estimator"].items()}
             )
+        for entry, values in pseudo_label_metrics.metrics(self.campaign):
+            yield from _metrics(entry, values)
 
     def _log_round(self, client: MlflowClient, experiment: str, parent: str, result: Entry) -> None:
         number = int(result.payload["round"])
@@ -363,6 +366,9 @@ class Tracker:
             folder.glob("score-*/scores.csv")
         ):
             client.log_artifact(run_id, str(table))
+        for name in ("verdicts.csv", "judged.csv"):
+            if (folder / name).is_file():
+                client.log_artifact(run_id, str(folder / name))
         for picture in sorted((folder / "figures").glob("*.png")):
             client.log_artifact(run_id, str(picture), "figures")
             client.log_artifact(parent, str(picture), f"figures/round_{number:03d}")
@@ -370,6 +376,8 @@ class Tracker:
     def _log_charts(self, client: MlflowClient, run_id: str) -> None:
         for picture in sorted((self.campaign.folder / "figures").glob("*.png")):
             client.log_artifact(run_id, str(picture), "figures")
+        if (self.campaign.folder / "report.md").is_file():
+            client.log_artifact(run_id, str(self.campaign.folder / "report.md"))
 
 
 def server_command(campaigns_root: Path, host: str, port: int) -> list[str]:
@@ -393,6 +401,8 @@ def server_command(campaigns_root: Path, host: str, port: int) -> list[str]:
 
 def _note(campaign: Campaign, start: Entry) -> str:
     values = campaign.values
+    if pseudo_label_metrics.is_training(values):
+        return pseudo_label_metrics.note(campaign, start)
     held_out, pool = len(start.payload["held_out"]), len(start.payload["pool"])
     budget = values["budget"]
     return (

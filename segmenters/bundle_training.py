@@ -16,7 +16,7 @@ from segmenters.bundle_config import BundleConfig
 from segmenters.bundle_definition import BundleDefinition
 from segmenters.bundle_grid import channels_on_grid, grid_spacing, shape_of
 from segmenters.config import SegmenterConfig
-from segmenters.preprocessing import PreparedCase, places_of
+from segmenters.preprocessing import PreparedCase, channel_weights, places_of
 
 _HALVED_ONCE = (8, 16)
 """Levels that make the loop's configuration ask for an even patch; they say nothing of a bundle's network."""
@@ -75,6 +75,8 @@ def _prepare(
         channels=channels,
         known=torch.tensor([True, *(structure.name in case.annotated for structure in trained)]),
         places=places_of(channels, rng),
+        pseudo=case.pseudo,
+        weight=channel_weights(case, trained),
     )
     return found, grid_spacing(prepared.affine)
 

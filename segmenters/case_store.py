@@ -121,6 +121,8 @@ def _store(case: PreparedCase, folder: Path, index: int) -> None:
         "case_id": case.case_id,
         "known": case.known.tolist(),
         "places": {channel: len(case.places[channel]) for channel in case.places},
+        "pseudo": case.pseudo,
+        "weight": None if case.weight is None else case.weight.tolist(),
     }
     write_bytes(_path(folder, index, "case.json"), json.dumps(values).encode())
 
@@ -133,6 +135,8 @@ def _open(folder: Path, index: int) -> PreparedCase:
         channels=MappedVolume(_path(folder, index, "channels.npy")),
         known=torch.tensor(values["known"]),
         places=_split(_path(folder, index, "places.npy"), values["places"]),
+        pseudo=values["pseudo"],
+        weight=None if values["weight"] is None else torch.tensor(values["weight"]),
     )
 
 

@@ -11,7 +11,7 @@ from cohort.errors import ConfigError
 from segmenters.architectures import ARCHITECTURES, NETWORK_NAMES, check_channels, check_patch, level_strides
 from segmenters.checks import check_choice as check_choice
 from segmenters.checks import check_range as check_range
-from segmenters.training_config import EarlyStopping, Resources, check_shares
+from segmenters.training_config import EarlyStopping, Resources, SemiSupervision, check_shares
 from segmenters.uncertainty import DROPOUT_MEASURES, MEASURES
 
 Intensity = Literal["per_volume_percentile", "ct_hu"]
@@ -93,6 +93,7 @@ class SegmenterConfig:
             are GPUs.
         early_stopping: on patients that are held back, off by default.
         resources: that a training may use; they change nothing in its result.
+        semi_supervision: how a training uses cases that a model labelled.
         augmentation: of the training patches.
         precision: "bfloat16" trains under autocast, "auto" does where the processor has it.
         overlap: of neighbouring windows at inference, 0 to below 1.
@@ -126,6 +127,7 @@ class SegmenterConfig:
     processes: int = 1
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     resources: Resources = field(default_factory=Resources)
+    semi_supervision: SemiSupervision = field(default_factory=SemiSupervision)
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Precision = "auto"
     overlap: float = 0.5
@@ -194,7 +196,12 @@ class SegmenterConfig:
             raise ConfigError(f"spacing_mm is {self.spacing_mm}, expected three sizes above 0 in (D, H, W)")
 
 
-_PARTS = {"augmentation": Augmentation, "early_stopping": EarlyStopping, "resources": Resources}
+_PARTS = {
+    "augmentation": Augmentation,
+    "early_stopping": EarlyStopping,
+    "resources": Resources,
+    "semi_supervision": SemiSupervision,
+}
 
 
 def config_to_dict(config: SegmenterConfig) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def hold_back(
 ) -> tuple[tuple[TrainingCase, ...], tuple[TrainingCase, ...]]:
     """Divide cases by patient into those to learn from and those to measure.
 
-    Patients are held back in a random order; one that is the last to annotate a structure stays.
+    Patients are held back in a random order; one that is the last to annotate a structure stays. Only what
+    people annotated measures, and pseudo-labels of a patient who is held back are not learned from.
 
     Args:
         cases: all.
@@ -41,7 +42,7 @@ def hold_back(
     """
     if not settings.fraction:
         return tuple(cases), ()
-    patients = sorted({case.patient_id for case in cases})
+    patients = sorted({case.patient_id for case in cases if not case.pseudo})
     wanted = math.floor(settings.fraction * len(patients))
     held: set[str] = set()
     for patient in generator(seed, "early stopping").permutation(patients).tolist():
@@ -56,7 +57,7 @@ def hold_back(
         )
     return (
         tuple(case for case in cases if case.patient_id not in held),
-        tuple(case for case in cases if case.patient_id in held),
+        tuple(case for case in cases if case.patient_id in held and not case.pseudo),
     )
 
 

@@ -79,7 +79,8 @@ def _terms(
     known = batch.known.to(device, non_blocking=True)
     with autocast(config.precision, device):
         logits = network(images)
-    return loss_of(logits, channels, known, pool)
+    weight = None if batch.weight is None else batch.weight.to(device, non_blocking=True)
+    return loss_of(logits, channels, known, pool, weight)
 
 
 def _pools(

@@ -13,16 +13,18 @@ from cohort.seeds import derive_seed, generator
 from segmenters.augmentation import cut_patch, vary_intensity
 from segmenters.config import SegmenterConfig
 from segmenters.preprocessing import PreparedCase, padding_value
-from segmenters.sampling import Sampler
+from segmenters.sampling import make_sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """Patches: images (B, 1, D, H, W) float32, channels (B, D, H, W) int64, known (B, C) bool."""
+    """Patches: images (B, 1, D, H, W) float32, channels (B, D, H, W) int64, known (B, C) bool, and weight
+    (B, C) float32, None where every label counts fully."""
 
     images: Tensor
     channels: Tensor
     known: Tensor
+    weight: Tensor | None = None
 
     def pinned(self) -> "Batch":
         """The batch in memory that a GPU can copy from while it computes."""
@@ -30,6 +32,7 @@ class Batch:
             images=self.images.pin_memory(),
             channels=self.channels.pin_memory(),
             known=self.known.pin_memory(),
+            weight=None if self.weight is None else self.weight.pin_memory(),
         )
 
 
@@ -48,7 +51,14 @@ class Patches:
     ) -> None:
         self._cases, self._spacing_mm, self._config, self._seed = cases, spacing_mm, config, seed
         self._padding = padding_value(config)
-        self._sampler = Sampler(cases, config.patch, config.foreground_fraction, seed)
+        self._weighted = any(case.weight is not None for case in cases)
+        self._sampler = make_sampler(
+            cases,
+            config.patch,
+            config.foreground_fraction,
+            seed,
+            pseudo_share=config.semi_supervision.pseudo_share,
+        )
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The patches of these numbers, from 0."""
@@ -56,10 +66,11 @@ class Patches:
         return Batch(
             images=torch.stack([image for image, _, _ in patches]),
             channels=torch.stack([channels for _, channels, _ in patches]).long(),
-            known=torch.stack([known for _, _, known in patches]),
+            known=torch.stack([case.known for _, _, case in patches]),
+            weight=_weights([case for _, _, case in patches]) if self._weighted else None,
         )
 
-    def _patch(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _patch(self, number: int) -> tuple[Tensor, Tensor, PreparedCase]:
         config = self._config
         rng = generator(self._seed, "patch", number)
         spot = self._sampler.spot(number, rng)
@@ -69,7 +80,13 @@ class Patches:
         )
         noise = torch.Generator().manual_seed(derive_seed(self._seed, "intensity", number))
         varied = vary_intensity(image[None, None], config.augmentation, noise)[0]
-        return varied, channels, case.known
+        return varied, channels, case
+
+
+def _weights(cases: Sequence[PreparedCase]) -> Tensor:
+    """(B, C), 1 for a case without any."""
+    ones = torch.ones(len(cases[0].known))
+    return torch.stack([ones if case.weight is None else case.weight for case in cases])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,11 @@ def level_weights(levels: int) -> tuple[float, ...]:
 
 
 def loss_of(
-    logits: Tensor | Sequence[Tensor], channels: Tensor, known: Tensor, pool: Pool = of_these
+    logits: Tensor | Sequence[Tensor],
+    channels: Tensor,
+    known: Tensor,
+    pool: Pool = of_these,
+    weight: Tensor | None = None,
 ) -> LossTerms:
     """The loss of what a network gives in training: `dice_cross_entropy` of each level, weighted.
 
@@ -42,11 +46,12 @@ def loss_of(
         channels: (B, D, H, W) int64 at the finest level; a coarser one takes the nearest voxels.
         known: (B, C) bool, the channels that each sample's annotation answers for.
         pool: as in `dice_cross_entropy`, called once a level.
+        weight: as in `dice_cross_entropy`.
     """
     levels = [logits] if isinstance(logits, Tensor) else logits
     shares = level_weights(len(levels))
     terms = [
-        (share, dice_cross_entropy(found.float(), _at_level(channels, found), known, pool))
+        (share, dice_cross_entropy(found.float(), _at_level(channels, found), known, pool, weight))
         for share, found in zip(shares, levels, strict=True)
         if share > 0.0
     ]
@@ -90,7 +95,9 @@ def annotated_log_prob(log_prob: Tensor, channels: Tensor, known: Tensor) -> Ten
     return torch.where(channels == 0, unnamed, named)
 
 
-def dice_cross_entropy(logits: Tensor, channels: Tensor, known: Tensor, pool: Pool = of_these) -> LossTerms:
+def dice_cross_entropy(
+    logits: Tensor, channels: Tensor, known: Tensor, pool: Pool = of_these, weight: Tensor | None = None
+) -> LossTerms:
     """Soft Dice loss of the annotated structures and cross-entropy, with unannotated ones marginalised.
 
     The Dice of a structure is taken over all samples of the batch that annotate it, and averaged over
@@ -103,14 +110,19 @@ def dice_cross_entropy(logits: Tensor, channels: Tensor, known: Tensor, pool: Po
         channels: (B, D, H, W) int64 in [0, C), 0 is background-or-unknown.
         known: (B, C) bool, the channels that each sample's annotation answers for.
         pool: turns sums over these samples into sums over the whole batch, where they are a part of it.
+        weight: (B, C) float32 in (0, 1], how much each sample's labels of a channel count. The cross-entropy
+            weighs voxels by the channel that they are labelled with; a structure's Dice is taken over
+            weighted voxels, and counts by their mean weight. None counts all fully.
 
     Returns:
         Dice loss in [0, 1] and cross-entropy in nats per voxel.
     """
     log_prob = functional.log_softmax(logits, dim=1)
+    voxelwise = annotated_log_prob(log_prob, channels, known)
+    if weight is not None:
+        voxelwise = voxelwise * weight.gather(1, channels.flatten(1)).view_as(voxelwise)
     return LossTerms(
-        dice=_dice(log_prob.exp(), channels, known, pool),
-        cross_entropy=-annotated_log_prob(log_prob, channels, known).mean(),
+        dice=_dice(log_prob.exp(), channels, known, pool, weight), cross_entropy=-voxelwise.mean()
     )
 
 
@@ -121,14 +133,19 @@ def _background_or_unknown(log_prob: Tensor, known: Tensor) -> Tensor:
     return log_prob[hidden].logsumexp(dim=0)
 
 
-def _dice(prob: Tensor, channels: Tensor, known: Tensor, pool: Pool) -> Tensor:
+def _dice(prob: Tensor, channels: Tensor, known: Tensor, pool: Pool, weight: Tensor | None) -> Tensor:
     reference = torch.zeros_like(prob).scatter_(1, channels[:, None], 1.0)
-    counted = known.to(prob.dtype)
+    counted = known.to(prob.dtype) if weight is None else known * weight
     axes = (2, 3, 4)
     overlap = ((prob * reference).sum(axes) * counted).sum(0)[1:]
     size = (reference.sum(axes) * counted).sum(0)[1:]
     predicted = (prob.sum(axes) * counted).sum(0)[1:]
-    sums = pool(torch.stack([overlap, size, predicted]))
+    parts = [overlap, size, predicted]
+    if weight is not None:
+        parts.append((reference.sum(axes) * known).sum(0)[1:])
+    sums = pool(torch.stack(parts))
     losses = 1.0 - (2.0 * sums[0] + _SMOOTH) / (sums[1] + sums[2] + _SMOOTH)
     present = (sums[1] > 0).to(prob.dtype)
+    if weight is not None:
+        losses = losses * sums[1] / sums[3].clamp(min=1.0)
     return (losses * present).sum() / present.sum().clamp(min=1.0)

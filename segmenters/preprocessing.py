@@ -1,5 +1,6 @@
 """From a case's files to what a network sees: canonical orientation, one spacing, normalised intensities."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,6 +54,8 @@ class PreparedCase:
         channels: (D, H, W) uint8, 0 for background or unknown, else the network's channel.
         known: (C,) bool, the channels that the annotation answers for; background always.
         places: channel -> (N, 3) voxels of it, to centre patches on; only channels that occur.
+        pseudo: whether a model made the labels.
+        weight: (C,) float32, how much the labels of each channel count in the loss; None counts all fully.
     """
 
     case_id: str
@@ -60,6 +63,8 @@ class PreparedCase:
     channels: Voxels
     known: Tensor
     places: Mapping[int, Places]
+    pseudo: bool = False
+    weight: Tensor | None = None
 
 
 def trained_structures(
@@ -176,6 +181,8 @@ def prepare_training_case(
         channels=channels,
         known=torch.tensor([True, *(structure.name in case.annotated for structure in trained)]),
         places=places_of(channels, rng),
+        pseudo=case.pseudo,
+        weight=channel_weights(case, trained),
     )
 
 
@@ -201,6 +208,18 @@ def _read_channels(
             table[structure.label] = channel
     canonical = to_canonical(Volume(array=table[labels.array], affine=grid.affine))
     return resample_labels(torch.from_numpy(canonical.array), working_shape(canonical, spacing_mm))
+
+
+def channel_weights(case: TrainingCase, trained: Sequence[Structure]) -> Tensor | None:
+    """How much the labels of each channel count, (C,) float32 in (0, 1]; None where all count fully.
+
+    Background is what no annotated structure claims, so it counts as their mean does.
+    """
+    if all(weight == 1.0 for weight in case.weights.values()):
+        return None
+    own = [case.weights.get(structure.name, 1.0) for structure in trained]
+    annotated = [w for w, structure in zip(own, trained, strict=True) if structure.name in case.annotated]
+    return torch.tensor([math.fsum(annotated) / len(annotated), *own], dtype=torch.float32)
 
 
 def places_of(channels: Tensor, rng: np.random.Generator) -> dict[int, Places]:

@@ -1,13 +1,13 @@
 """Which patch to train on: mostly centred on a structure, every structure equally often."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from cohort.case import Shape
-from cohort.seeds import generator
+from cohort.seeds import derive_seed, generator
 from segmenters.preprocessing import Places, PreparedCase
 
 _REMEMBERED_ROUNDS = 256
@@ -81,6 +81,68 @@ class Sampler:
 
     def _shuffled(self, name: str, completed: int, size: int) -> tuple[int, ...]:
         return tuple(generator(self._seed, "order", name, completed).permutation(size).tolist())
+
+
+class CappedSampler:
+    """Two samplers in turn, so that model-made labels never fill a batch: an exact share of the patches.
+
+    Args:
+        cases: to cut from, of both kinds.
+        patch: as in `Sampler`.
+        foreground_fraction: as in `Sampler`, of either kind.
+        seed: of the shuffles.
+        pseudo_share: of the patches that are cut from pseudo-labelled cases.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        patch: Shape,
+        foreground_fraction: float,
+        seed: int,
+        pseudo_share: float,
+    ) -> None:
+        self._indices = [
+            [index for index, case in enumerate(cases) if case.pseudo is pseudo] for pseudo in (False, True)
+        ]
+        self._samplers = [
+            Sampler(
+                [cases[index] for index in indices],
+                patch,
+                foreground_fraction,
+                derive_seed(seed, "kind", kind),
+            )
+            for kind, indices in enumerate(self._indices)
+        ]
+        self._share = pseudo_share.as_integer_ratio()
+
+    def spot(self, number: int, rng: np.random.Generator) -> Spot:
+        """Where a patch is cut; see `Sampler.spot`."""
+        part, whole = self._share
+        before, after = number * part // whole, (number + 1) * part // whole
+        kind = after - before
+        own = self._samplers[kind].spot(before if kind else number - before, rng)
+        return replace(own, case=self._indices[kind][own.case])
+
+
+def make_sampler(
+    cases: Sequence[PreparedCase], patch: Shape, foreground_fraction: float, seed: int, *, pseudo_share: float
+) -> Sampler | CappedSampler:
+    """The sampler of a training set.
+
+    Args:
+        cases: to cut from.
+        patch: (D, H, W) voxels.
+        foreground_fraction: share of patches that are centred on a structure.
+        seed: of the shuffles.
+        pseudo_share: largest share of patches from pseudo-labelled cases. They get no more than their share
+            of the cases either, and all where there are no others.
+    """
+    pseudo = sum(case.pseudo for case in cases)
+    if pseudo in (0, len(cases)):
+        return Sampler(cases, patch, foreground_fraction, seed)
+    share = min(pseudo_share, pseudo / len(cases))
+    return CappedSampler(cases, patch, foreground_fraction, seed, share)
 
 
 def _voxel(places: Places, rng: np.random.Generator) -> Shape:

@@ -28,6 +28,21 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SemiSupervision:
+    """How a training uses cases that a model labelled. Without such cases it changes nothing.
+
+    Args:
+        pseudo_share: largest share of the patches that is cut from pseudo-labelled cases, so that a batch
+            always holds what people annotated too.
+    """
+
+    pseudo_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_range("semi_supervision.pseudo_share", self.pseudo_share, 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What a training may use. None of it changes a weight.
 

@@ -102,6 +102,7 @@ def training_inputs(
                 "image": _content_sha256(case.image),
                 "labels": _content_sha256(case.label_map),
                 "annotated": sorted(case.annotated),
+                **({"pseudo": True, "weights": sorted(case.weights.items())} if case.pseudo else {}),
             }
             for case in cases
         ],

@@ -28,11 +28,13 @@ class EstimatorEntry:
         learns: what it has to learn from cross-fitted masks of labelled cases first; "references" is what an
             upper bound reads instead.
         build: makes it of what was learned.
+        gives: what its scores hold in a campaign beside a value that ranks: "predicted_dsc", "lower".
     """
 
     needs: frozenset[str]
     learns: Literal["nothing", "sentinel", "fused", "references"]
     build: Callable[[Learned], QualityEstimator]
+    gives: frozenset[str] = frozenset()
 
 
 def _sentinel(learned: Learned) -> QualityEstimator:
@@ -57,15 +59,19 @@ def _uncertainty(name: str, learned: Learned) -> QualityEstimator:
     return UncertaintyEstimator(name=name)
 
 
+_CALIBRATED = frozenset({"predicted_dsc", "lower"})
+
 ESTIMATORS: Mapping[str, EstimatorEntry] = MappingProxyType(
     {
         kind: EstimatorEntry(needs=frozenset({kind}), learns="nothing", build=partial(_uncertainty, kind))
         for kind in KINDS
     }
     | {
-        "fused": EstimatorEntry(needs=NEEDS, learns="fused", build=_fused),
-        "oracle": EstimatorEntry(needs=frozenset(), learns="references", build=_oracle),
-        "sentinel": EstimatorEntry(needs=frozenset(), learns="sentinel", build=_sentinel),
+        "fused": EstimatorEntry(needs=NEEDS, learns="fused", build=_fused, gives=_CALIBRATED),
+        "oracle": EstimatorEntry(needs=frozenset(), learns="references", build=_oracle, gives=_CALIBRATED),
+        "sentinel": EstimatorEntry(
+            needs=frozenset(), learns="sentinel", build=_sentinel, gives=frozenset({"predicted_dsc"})
+        ),
     }
 )
 """Name -> how to build the estimator."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cohort.errors import DataError
 from cohort.records import Checkpoint, GradedMask, Prediction, QualityScore, TrainingCase
 
 RECORDS = [
@@ -42,3 +43,16 @@ def test_a_score_without_a_value_is_missing() -> None:
     score = QualityScore(case_id="a", structure="liver", raw=math.nan, estimator="e", reason="empty mask")
     assert score.missing
     assert not QualityScore(case_id="a", structure="liver", raw=0.0, estimator="e").missing
+
+
+@pytest.mark.parametrize("weights", [{"liver": 0.0}, {"liver": 1.1}, {"liver": math.nan}, {"spleen": 0.5}])
+def test_weights_outside_0_to_1_or_of_other_structures_are_refused(weights: dict[str, float]) -> None:
+    with pytest.raises(DataError, match=r"Training case a gives '(liver|spleen)' the weight"):
+        TrainingCase(
+            case_id="a",
+            patient_id="a",
+            image=Path("i"),
+            label_map=Path("l"),
+            annotated=frozenset({"liver"}),
+            weights=weights,
+        )

@@ -1,14 +1,16 @@
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from cohort.case import Structure
+from cohort.records import TrainingCase
 from flows import segmenter_stages
 from flows.segmenter_stages import SegmenterStages
 from segmenters.config import SegmenterConfig
 from segmenters.descriptions import describe
-from segmenters.training_config import Resources
+from segmenters.training_config import Resources, SemiSupervision
 
 CONFIG = SegmenterConfig(channels=(4, 8), patch=(8, 8, 8))
 
@@ -31,16 +33,16 @@ def trainings(monkeypatch):
 
 @pytest.fixture
 def fit(tmp_path):
-    def run(config):
+    def run(config, cases=()):
         stages = SegmenterStages(
             folder=tmp_path / "rounds",
             workspace=tmp_path / "segmenter",
             config=config,
             structures=(Structure(name="liver", label=1),),
-            fingerprints={},
+            fingerprints={"a": "hash"},
             step=lambda shown: nullcontext(lambda step, total, metrics: None),
         )
-        return stages.fit("train", "training", [], "none", steps=3, checkpoint_steps=(), seed=0)
+        return stages.fit("train", "training", cases, "none", steps=3, checkpoint_steps=(), seed=0)
 
     return run
 
@@ -80,3 +82,18 @@ def test_a_training_is_run_again_when_the_weights_that_it_starts_from_change(fit
     fit(config)
 
     assert trainings == [3, 3]
+
+
+def test_how_pseudo_labels_are_used_counts_only_where_there_are_any(fit, trainings):
+    capped = replace(CONFIG, semi_supervision=SemiSupervision(pseudo_share=0.1))
+    fit(CONFIG)
+    fit(capped)
+    assert trainings == [3]
+
+    path = Path("a.nii.gz")
+    case = TrainingCase(
+        case_id="a", patient_id="a", image=path, label_map=path, annotated=frozenset({"liver"}), pseudo=True
+    )
+    fit(CONFIG, [case])
+    fit(capped, [case])
+    assert trainings == [3, 3, 3]

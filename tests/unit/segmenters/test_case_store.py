@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,8 @@ def store(tmp_path):
 
 @pytest.fixture
 def cases(write_case):
-    return [write_case("a", 0), write_case("b", 1, ["spleen"]), write_case("c", 2)]
+    doubtful = replace(write_case("b", 1, ["spleen"]), pseudo=True, weights={"spleen": 0.3})
+    return [write_case("a", 0), doubtful, replace(write_case("c", 2), pseudo=True)]
 
 
 def same(stored: PreparedCase, expected: PreparedCase) -> bool:
@@ -39,6 +42,9 @@ def same(stored: PreparedCase, expected: PreparedCase) -> bool:
         and torch.equal(stored.known, expected.known)
         and list(stored.places) == list(expected.places)
         and all(np.array_equal(stored.places[c], expected.places[c]) for c in expected.places)
+        and stored.pseudo is expected.pseudo
+        and (stored.weight is None) is (expected.weight is None)
+        and (stored.weight is None or torch.equal(stored.weight, expected.weight))
     )
 
 

@@ -158,3 +158,16 @@ def test_a_window_smaller_than_the_volume_sees_all_of_it(config):
 
     assert measured([make_prepared("a", 1, (True, True))], small, 11.5) == 1.0
     assert not math.isnan(measured([make_prepared("a", 1, (True, True))], small, 100.0))
+
+
+def test_pseudo_labels_never_measure_and_never_leak_a_measured_patient(tmp_path):
+    human = make_cases(tmp_path, [(f"p{index}", {"liver"}) for index in range(4)])
+    pseudo = [replace(case, case_id=f"pseudo_{case.case_id}", pseudo=True) for case in human]
+    stranger = replace(pseudo[0], case_id="stranger", patient_id="p9")
+
+    learning, held = hold_back([*human, *pseudo, stranger], EarlyStopping(fraction=0.5), 0)
+
+    assert len(held) == 2
+    assert not any(case.pseudo for case in held)
+    assert {case.patient_id for case in held}.isdisjoint(case.patient_id for case in learning)
+    assert stranger in learning

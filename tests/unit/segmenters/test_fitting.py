@@ -219,3 +219,27 @@ def test_a_structure_that_no_case_annotates_is_a_warning(fit, config, tmp_path, 
 
     assert last.structures == ("liver", "spleen")
     assert "No training case annotates stomach: not trained, and without voxels" in caplog.text
+
+
+def test_doubtful_pseudo_labels_change_the_weights(fit, config, cases, tmp_path):
+    human = list(cases)
+    plain = fit(config, tmp_path / "plain")[-1].sha256
+    cases[2:] = [replace(case, pseudo=True) for case in human[2:]]
+    trusted = fit(config, tmp_path / "trusted")[-1].sha256
+    cases[2:] = [replace(case, pseudo=True, weights={"liver": 0.2}) for case in human[2:]]
+    doubted = fit(config, tmp_path / "doubted")[-1].sha256
+    accumulating = replace(config, accumulate=2, batch_size=1)
+
+    assert len({plain, trusted, doubted}) == 3
+    assert fit(config, tmp_path / "again")[-1].sha256 == doubted
+    assert fit(accumulating, tmp_path / "accumulated")  # batches with and without such cases add up
+
+
+def test_state_of_a_training_with_other_weights_is_ignored(fit, config, cases, tmp_path, caplog):
+    cases[3] = replace(cases[3], pseudo=True, weights={"liver": 0.5})
+    with pytest.raises(Killed):
+        fit(config, tmp_path / "w", stop_at=10)
+    cases[3] = replace(cases[3], weights={"liver": 0.6})
+    fit(config, tmp_path / "w")
+
+    assert "of a training on other inputs" in caplog.text

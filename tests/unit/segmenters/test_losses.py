@@ -134,3 +134,41 @@ def test_coarser_levels_learn():
 
     assert bool(levels[1].grad.any())
     assert levels[2].grad is None
+
+
+KNOWN = torch.tensor([[True, True, True]])
+
+
+def test_weights_of_one_change_nothing():
+    plain = dice_cross_entropy(PROB.log(), TARGET, KNOWN)
+    weighted = dice_cross_entropy(PROB.log(), TARGET, KNOWN, weight=torch.ones(1, 3))
+
+    assert (plain.dice, plain.cross_entropy) == (weighted.dice, weighted.cross_entropy)
+
+
+def test_a_doubtful_structure_counts_by_its_weight():
+    terms = dice_cross_entropy(PROB.log(), TARGET, KNOWN, weight=torch.tensor([[0.5, 0.25, 1.0]]))
+
+    # the first voxel is labelled with the first structure, the second with background
+    assert float(terms.cross_entropy) == pytest.approx(-(0.25 * math.log(0.3) + 0.5 * math.log(0.6)) / 2)
+    # weighted overlap 0.3 / 4 and sizes 1 / 4 and 0.4 / 4, and a quarter of the loss
+    assert float(terms.dice) == pytest.approx(0.25 * (1 - (2 * 0.075 + 1) / (0.25 + 0.1 + 1)))
+
+
+def test_the_sample_with_more_weight_has_more_of_the_gradient():
+    logits = PROB.log().repeat(2, 1, 1, 1, 1).requires_grad_()
+    weight = torch.tensor([[1.0, 1.0, 1.0], [0.1, 0.1, 0.1]])
+    terms = dice_cross_entropy(logits, TARGET.repeat(2, 1, 1, 1), KNOWN.repeat(2, 1), weight=weight)
+
+    (gradient,) = torch.autograd.grad(terms.dice + terms.cross_entropy, logits)
+
+    torch.testing.assert_close(gradient[1], 0.1 * gradient[0])
+
+
+def test_weights_reach_every_level():
+    weight = torch.tensor([[0.5, 0.5, 0.5]])
+    levels = [PROB.log(), PROB.log(), PROB.log()]
+
+    terms, plain = loss_of(levels, TARGET, KNOWN, weight=weight), loss_of(levels, TARGET, KNOWN)
+
+    assert float(terms.cross_entropy) == pytest.approx(0.5 * float(plain.cross_entropy))

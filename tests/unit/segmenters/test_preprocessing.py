@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -110,3 +112,20 @@ def test_undeclared_label_and_other_grid_are_refused(write_case, structures, aff
     write_volume(case.label_map, np.zeros((8, 12, 15), dtype=np.uint8), affine)
     with pytest.raises(GeometryError, match=r"a_labels.nii.gz has shape"):
         prepare(case, structures[:2], structures, MR)
+
+
+def test_weights_go_to_the_channels_of_their_structures(write_case, structures):
+    case = replace(write_case("a", 0, ["liver", "spleen"]), pseudo=True, weights={"liver": 0.5})
+
+    prepared = prepare(case, structures[:2], structures, MR)
+
+    assert prepared.pseudo
+    # background counts as the mean of what is annotated
+    assert prepared.weight.tolist() == [0.75, 0.5, 1.0]
+    assert prepare(write_case("b", 0), structures[:2], structures, MR).weight is None
+
+
+def test_weights_of_one_are_none(write_case, structures):
+    case = replace(write_case("a", 0, ["liver"]), weights={"liver": 1.0})
+
+    assert prepare(case, structures[:2], structures, MR).weight is None

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from segmenters.preprocessing import PreparedCase
-from segmenters.sampling import Sampler, Spot
+from segmenters.sampling import Sampler, Spot, make_sampler
 
 
-def prepared(channels: torch.Tensor, name: str = "a") -> PreparedCase:
+def prepared(channels: torch.Tensor, name: str = "a", pseudo: bool = False) -> PreparedCase:
     present = [int(channel) for channel in torch.unique(channels) if channel]
     return PreparedCase(
         case_id=name,
@@ -16,6 +16,7 @@ def prepared(channels: torch.Tensor, name: str = "a") -> PreparedCase:
         channels=channels,
         known=torch.tensor([True, True, True]),
         places={channel: torch.nonzero(channels == channel).int() for channel in present},
+        pseudo=pseudo,
     )
 
 
@@ -104,3 +105,43 @@ def test_a_patch_depends_on_its_number_alone():
 
     assert drawn[::-1] == in_order
     assert draw(cases, (8, 8, 8), 0.75, 60, seed=1) != in_order
+
+
+@pytest.mark.parametrize(
+    ("labelled", "pseudo", "cap", "expected"),
+    [(2, 18, 0.5, 0.5), (2, 18, 0.25, 0.25), (2, 18, 1.0, 0.9), (9, 1, 0.5, 0.1), (2, 18, 0.0, 0.0)],
+)
+def test_pseudo_labels_never_fill_a_batch(labelled, pseudo, cap, expected):
+    cases = [prepared(volume(), str(n), pseudo=n >= labelled) for n in range(labelled + pseudo)]
+    sampler = make_sampler(cases, (8, 8, 8), 0.75, 0, pseudo_share=cap)
+
+    drawn = [sampler.spot(number, np.random.default_rng(number)).case >= labelled for number in range(400)]
+
+    assert sum(drawn) == pytest.approx(400 * expected, abs=1)
+    most_of_a_batch = max(sum(drawn[first : first + 4]) for first in range(0, 400, 4))
+    assert most_of_a_batch <= np.ceil(4 * expected)
+
+
+def test_both_kinds_come_equally_often_and_depend_on_the_number_alone():
+    cases = [prepared(volume(), str(n), pseudo=n in (1, 3, 4)) for n in range(5)]
+
+    def drawn(order) -> dict[int, Spot]:
+        sampler = make_sampler(cases, (8, 8, 8), 0.5, 0, pseudo_share=0.5)
+        return {number: sampler.spot(number, np.random.default_rng([0, number])) for number in order}
+
+    in_order = drawn(range(240))
+
+    assert drawn(reversed(range(240))) == in_order
+    counts = Counter(spot.case for spot in in_order.values())
+    assert all(abs(counts[n] - 60) <= 2 for n in (0, 2))
+    assert all(abs(counts[n] - 40) <= 2 for n in (1, 3, 4))
+
+
+@pytest.mark.parametrize("pseudo", [True, False])
+def test_cases_of_one_kind_are_sampled_as_without_kinds(pseudo):
+    cases = [prepared(volume(), str(n), pseudo=pseudo) for n in range(3)]
+    sampler = make_sampler(cases, (8, 8, 8), 0.5, 0, pseudo_share=0.1)
+
+    assert [sampler.spot(n, np.random.default_rng([0, n])) for n in range(30)] == draw(
+        cases, (8, 8, 8), 0.5, 30
+    )

@@ -1,0 +1,87 @@
+"""What a ledger says of pseudo-labels, as metrics by name and as a note. MLflow and reports show it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cohort.ledger import Entry
+from flows.campaign import Campaign
+from flows.filter_config import FilterModel
+
+Values = Mapping[str, float | None]
+
+FILTER = ("kept_fraction", "precision", "good", "recall", "dsc_kept", "dsc", "measured")
+
+
+def is_training(values: Mapping[str, Any]) -> bool:
+    """Whether a campaign's configuration is that of a semi-supervised training."""
+    return "generations" in values
+
+
+def arm(values: Mapping[str, Any]) -> str:
+    """What a campaign is compared by: its strategy, or the filter of a semi-supervised training."""
+    return (
+        FilterModel.model_validate(values["filter"]).arm if is_training(values) else str(values["strategy"])
+    )
+
+
+def metrics(campaign: Campaign) -> Iterator[tuple[Entry, Values]]:
+    """Metrics of pseudo-labels, each with the entry of the round that they belong to."""
+    for entry in campaign.events("promotion"):
+        masks = entry.payload["masks"]
+        yield (
+            entry,
+            {
+                "pseudo_labels/masks": float(len(masks)),
+                "pseudo_labels/cases": float(len(entry.payload["files"])),
+                "pseudo_labels/weight": float(sum(mask["weight"] for mask in masks)),
+            },
+        )
+    for entry in campaign.events("revocation"):
+        yield entry, {"pseudo_labels/revoked": float(len(entry.payload["masks"]))}
+    for entry in campaign.events("trial"):
+        if "filter" in entry.payload:
+            yield entry, _of_trial(entry.payload)
+    for entry in campaign.events("cost"):
+        yield entry, _of_cost(entry.payload)
+    if is_training(campaign.values):
+        for entry in campaign.events("result"):
+            yield entry, {"new_annotations": 0.0}
+
+
+def _of_trial(payload: Mapping[str, Any]) -> dict[str, float | None]:
+    found = {f"filter/{name}": payload["filter"][name] for name in FILTER}
+    for structure, own in payload["filter_per_structure"].items():
+        found |= {
+            f"filter_{name}/{structure}": own[name] for name in ("kept_fraction", "precision", "dsc_kept")
+        }
+    for rival, both in payload["rivals"].items():
+        found |= {f"rival_{name}/{rival}": both["filter"][name] for name in ("precision", "dsc_kept")}
+        found[f"rival_spearman/{rival}"] = both["estimator"].get("spearman")
+    return found
+
+
+def _of_cost(payload: Mapping[str, Any]) -> dict[str, float | None]:
+    return {
+        f"cost_{name}/{estimator}": value
+        for estimator, own in payload["estimators"].items()
+        for name, value in own.items()
+    }
+
+
+def note(campaign: Campaign, start: Entry) -> str:
+    """What a semi-supervised training is, in a few sentences of Markdown."""
+    values = campaign.values
+    settings = FilterModel.model_validate(values["filter"])
+    judge = f"judged by {settings.estimator_name}" if settings.estimator_name else "judged by nobody"
+    bound = " (**reads references**: an upper bound that nobody can use without them)"
+    labelled, pool, held_out = (len(start.payload[key]) for key in ("start", "pool", "held_out"))
+    return (
+        f"**{settings.arm}** on {start.payload['dataset']}, seed {values['seed']}: a teacher learns from "
+        f"{labelled} labelled cases and segments {pool} unlabelled ones; the masks are {judge}"
+        f"{bound if settings.reads_references else ''}, {settings.rule.rule} teach a student, for "
+        f"{values['generations']} generations. No new annotation is bought: the budget is that of the start "
+        f"set throughout. Measured on {held_out} held-out cases. `step` is the generation, 0 is the teacher. "
+        " `filter/*` compares kept masks with references, which nothing learned "
+        f"from.\n\nFolder: `{campaign.name}`, code {start.payload['code_version']}, data "
+        f"`{start.payload['dataset_sha256'][:12]}`."
+    )
