@@ -1,10 +1,12 @@
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cohort.case import Dataset
 from cohort.errors import ConfigError, DataError
 from cohort.volume import write_volume
 from flows import data
@@ -284,3 +286,30 @@ class TestRefusedBeforeARound:
     ) -> None:
         with pytest.raises(ConfigError, match=message):
             data.load_cohort(load_config(make_campaign_yaml(make_decathlon(9), changes)))
+
+
+class TestUnlabelled:
+    @pytest.fixture
+    def cohort(self, make_dataset: Callable[..., Dataset]) -> data.Cohort:
+        names = [f"c{n:02d}" for n in range(12)]
+        return data.Cohort(
+            dataset=make_dataset({name: name for name in names}),
+            held_out=("c00",),
+            start=("c01",),
+            pool=tuple(names[2:]),
+        )
+
+    def test_a_larger_number_holds_the_cases_of_a_smaller_one(self, cohort: data.Cohort) -> None:
+        few, many = (set(data.limit_pool(cohort, count, 3).pool) for count in (4, 7))
+        assert (len(few), len(many)) == (4, 7)
+        assert few < many < set(cohort.pool)
+        assert data.limit_pool(cohort, None, 3).pool == cohort.pool
+
+    def test_seeds_draw_others(self, cohort: data.Cohort) -> None:
+        assert len({data.limit_pool(cohort, 4, seed).pool for seed in range(6)}) > 1
+
+    def test_too_few_cases_are_refused(self, cohort: data.Cohort) -> None:
+        with pytest.raises(ConfigError, match="unlabelled is 11, but only 10 cases"):
+            data.limit_pool(cohort, 11, 0)
+        with pytest.raises(ConfigError, match="There is no unlabelled case in 'Tiny'"):
+            data.limit_pool(replace(cohort, pool=()), None, 0)
