@@ -98,7 +98,7 @@ def learning_curves(
                 axes.fill_between(
                     found.spent, found.lower, found.upper, color=look[arm].colour, alpha=0.14, lw=0
                 )
-        axes.set_xlabel(_UNITS.get(currency, f"labelled {currency}"))
+        _label_cost(axes, currency, 10)
         axes.grid(alpha=0.25)
     for row in grid:
         row[0].set_ylabel("DSC, held-out cases")
@@ -116,7 +116,7 @@ def differences(runs: Mapping[str, ArmRuns], control: str, currency: str, look: 
 
     def draw(axes: Any, arm: str) -> None:
         _draw_difference(axes, bands[arm], look[arm])
-        axes.set_xlabel(_UNITS.get(currency, f"labelled {currency}"), fontsize=9)
+        _label_cost(axes, currency, 9)
 
     return _panels(list(bands), draw, f"DSC minus {control}")
 
@@ -131,7 +131,7 @@ def structure_curves(
             dsc = each.per_structure()[:, :, each.structures.index(structure)].mean(axis=0)
             axes.plot(each.spent[currency].mean(axis=0), dsc, **{**look[arm].style, "markersize": 3.5})
         axes.set_title(structure, fontsize=9)
-        axes.set_xlabel(_UNITS.get(currency, f"labelled {currency}"), fontsize=9)
+        _label_cost(axes, currency, 9)
 
     return _panels(list(structures), draw, "DSC, held-out cases", shared=False, legend=True)
 
@@ -164,6 +164,11 @@ def _draw_difference(axes: Any, found: Band, look: Look) -> None:
     axes.fill_between(found.spent, found.lower, found.upper, color=look.colour, alpha=0.18, lw=0)
     axes.plot(found.spent, found.dsc, **look.style)
     axes.set_title(look.label, fontsize=9)
+
+
+def _label_cost(axes: Any, currency: str, fontsize: int) -> None:
+    axes.set_xlabel(_UNITS.get(currency, f"labelled {currency}"), fontsize=fontsize)
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _panels(

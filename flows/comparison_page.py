@@ -33,7 +33,7 @@ table.first td{font-size:1rem}img{max-width:100%;height:auto;display:block;margi
 @media print{body{margin:0;max-width:none;font-size:11px}h2,h3{break-after:avoid}
 img,table{break-inside:avoid}.wide{overflow:visible}}
 """
-_MEASURES = {"area": "area under the curve", "final": "final DSC"}
+_MEASURES = {"area": "area under curve", "final": "final DSC"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +132,11 @@ class Page:
         return head + self._contrast_table(found, corrected=False, first=True) + _few_pairs(found)
 
     def _contrast_table(self, found: Sequence[Contrast], *, corrected: bool, first: bool = False) -> str:
-        heads = ["arm", "against", "measure", "#pairs", "#difference", "#95 % bootstrap", "#95 % over seeds"]
+        heads = ["arm", "measure", "#pairs", "#difference", "#95 % bootstrap", "#95 % over seeds"]
         heads += ["#seeds won", "#p (t)", "#p (ranks)", *(["#p (t), Holm"] if corrected else [])]
         rows = [
             [
                 self.label(each.arm),
-                self.label(each.against),
                 _MEASURES[each.measure],
                 str(each.n),
                 f"<b>{signed(each.difference)}</b>",
@@ -327,8 +326,14 @@ class Page:
             + notes.GROUP.format(number=number_of_cases)
             + image(curves, f"learning curves on the group {group.name}")
             + html_table(_summary_heads(currency), [self._summary_cells(each) for each in group.summaries])
-            + (self._contrast_table(group.contrasts, corrected=False) if group.contrasts else "")
+            + self._group_contrasts(group.contrasts)
         )
+
+    def _group_contrasts(self, found: Sequence[Contrast]) -> str:
+        if not found:
+            return ""
+        head = f"<h3>Contrasts with {escape(self.config.control)}</h3>"
+        return head + self._contrast_table(found, corrected=False) + _few_pairs(found)
 
     def _about(self) -> str:
         rows = [[escape(name), escape(value)] for name, value in self.about.items()]

@@ -63,7 +63,7 @@ def test_numbers_and_their_limits_are_told(
 ) -> None:
     text = text_of(written(measured))
     assert "6 of 6 campaigns are finished" in text
-    assert "quality random area under the curve 2 +0.0200 +0.0200 to +0.0200" in text
+    assert "quality area under curve 2 +0.0200 +0.0200 to +0.0200" in text
     assert "With fewer than 6 pairs (here 2) a rank test cannot come below p = 0.5" in text
     assert "oracle-worst: reads references that only annotation could reveal" in text
     assert "quality 2 +2.7" in text
