@@ -2,16 +2,17 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from cohort.budget import Cost
 from cohort.case import CaseView, Structure, check_case_id
 from cohort.errors import AnnotationError, DataError, GeometryError
-from cohort.volume import Grid, Volume, check_same_grid, read_label_map
+from cohort.volume import Array, Grid, Volume, check_same_grid, read_label_map
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +79,13 @@ class CheckedAnnotation:
         label_map: its voxels, on the image's grid.
         sha256: of the file.
         voxels: requested structure -> number of voxels.
+        turned: whether the file had flipped or swapped axes, which were put right.
     """
 
     label_map: Volume
     sha256: str
     voxels: Mapping[str, int]
+    turned: bool = False
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -91,13 +94,20 @@ class CheckedAnnotation:
 
 
 def check_annotation(
-    path: Path, case: CaseView, grid: Grid, request: Request, structures: Sequence[Structure]
+    path: Path,
+    case: CaseView,
+    grid: Grid,
+    request: Request,
+    structures: Sequence[Structure],
+    *,
+    absent: Collection[str] | None = None,
+    proposal: Path | None = None,
 ) -> CheckedAnnotation:
     """Let a returned label map in, or say what its annotator should correct.
 
-    A requested structure may be absent from the label map: then it counts as looked for and not there.
     Voxels of declared structures that were not requested are let through, since annotators start from a
-    full proposal; the annotation answers for the requested structures only.
+    full proposal; the annotation answers for the requested structures only. A file whose axes are flipped or
+    swapped, but which covers the image's grid, is turned back.
 
     Args:
         path: of the returned file.
@@ -105,16 +115,22 @@ def check_annotation(
         grid: of the case's image.
         request: what was asked for.
         structures: declared in the data set.
+        absent: requested structures that the annotator declares not to be there; None takes every structure
+            without a voxel as looked for and not there.
+        proposal: label map that was sent out; an annotation that equals it in the requested structures is
+            refused. None where that was confirmed, or nothing was sent.
 
     Returns:
         The voxels, the hash of the file that they come from, and what was found.
 
     Raises:
         AnnotationError: with a sentence for the annotator, if the file is missing, broken or still being
-            written, lies on another grid, or holds labels that are not declared.
+            written, lies on another grid, holds labels that are not declared, lacks a requested structure
+            that is not declared absent, or is the proposal as it was sent.
     """
     _check_request(case, request, structures)
-    label_map, sha256 = _read(path, case, structures)
+    stored, sha256 = _read(path, case, structures)
+    label_map, turned = _turned_to(grid, stored)
     try:
         check_same_grid(grid, label_map, case.image, path)
     except GeometryError as error:
@@ -125,7 +141,72 @@ def check_annotation(
     counts = np.bincount(label_map.array.ravel(), minlength=256)
     labels = {s.name: s.label for s in structures}
     voxels = {name: int(counts[labels[name]]) for name in request.structures}
-    return CheckedAnnotation(label_map=label_map, sha256=sha256, voxels=voxels)
+    if absent is not None:
+        _check_presence(case, voxels, absent)
+    if proposal is not None:
+        _check_corrected(case, label_map, proposal, [labels[name] for name in request.structures])
+    return CheckedAnnotation(label_map=label_map, sha256=sha256, voxels=voxels, turned=turned)
+
+
+def merged(earlier: Array, new: Array, labels: Collection[int]) -> Array:
+    """A label map in which some structures were annotated again, or for the first time.
+
+    Args:
+        earlier: (D, H, W) whole numbers, what was annotated before.
+        new: (D, H, W), in which the structures of `labels` count.
+        labels: of the structures that `new` answers for.
+
+    Returns:
+        The earlier label map with these structures from the new one; where both have a voxel, the new one
+        has it.
+
+    >>> merged(np.array([1, 2, 2, 0]), np.array([0, 1, 2, 2]), [1]).tolist()
+    [0, 1, 2, 0]
+    """
+    answered = list(labels)
+    kept = np.where(np.isin(earlier, answered), 0, earlier)
+    found: Array = np.where(np.isin(new, answered), new, kept).astype(earlier.dtype)
+    return found
+
+
+def _turned_to(grid: Grid, label_map: Volume) -> tuple[Volume, bool]:
+    """The label map with its axes in the grid's order and direction, and whether they had to be turned."""
+    stored = nib.orientations.io_orientation(label_map.affine)
+    wanted = nib.orientations.io_orientation(grid.affine)
+    if np.array_equal(stored, wanted):
+        return label_map, False
+    turn = nib.orientations.ornt_transform(stored, wanted)
+    xyz = label_map.array.T
+    array = nib.orientations.apply_orientation(xyz, turn)
+    affine = label_map.affine @ nib.orientations.inv_ornt_aff(turn, xyz.shape)
+    return Volume(array=np.ascontiguousarray(array.T), affine=affine), True
+
+
+def _check_presence(case: CaseView, voxels: Mapping[str, int], absent: Collection[str]) -> None:
+    missing = [name for name, count in voxels.items() if count == 0 and name not in absent]
+    if missing:
+        raise AnnotationError(
+            f"The annotation of case {case.case_id} has no voxel of {', '.join(missing)}, which was asked "
+            "for; annotate it, or declare it absent in returns.csv"
+        )
+    there = [name for name in absent if voxels.get(name, 0) > 0]
+    if there:
+        raise AnnotationError(
+            f"The annotation of case {case.case_id} declares {', '.join(there)} absent, but has voxels "
+            "of it; remove one or the other"
+        )
+
+
+def _check_corrected(case: CaseView, label_map: Volume, proposal: Path, labels: Sequence[int]) -> None:
+    proposed = read_label_map(proposal).array
+    if proposed.shape != label_map.array.shape:
+        return
+    same = all(np.array_equal(proposed == label, label_map.array == label) for label in labels)
+    if same:
+        raise AnnotationError(
+            f"The annotation of case {case.case_id} is the proposal as it was sent; correct it, or say in "
+            "returns.csv that it was looked at and is right (confirmed: yes)"
+        )
 
 
 def _check_request(case: CaseView, request: Request, structures: Sequence[Structure]) -> None:

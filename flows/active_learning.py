@@ -5,10 +5,8 @@ again: what is done is not done twice.
 """
 
 import json
-import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import UUID
@@ -19,17 +17,16 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from cohort.annotation import Annotation, Request, check_annotation
-from cohort.budget import Cost, annotation_cost
+from cohort.annotation import Annotation, Request
+from cohort.budget import Cost
 from cohort.case import Case
 from cohort.errors import AnnotationError, CampaignError, SelectionError
 from cohort.records import Prediction, QualityScore
 from cohort.selection import select
-from cohort.volume import read_grid, write_bytes, write_volume
+from cohort.volume import write_bytes
 from flows import campaign as campaigns
 from flows import data, report, rounds
-from flows.annotators.base import Annotator, Returned
-from flows.annotators.folder import Folder
+from flows.annotation_work import make_annotator, note_waiting, work_items
 from flows.annotators.oracle import Oracle
 from flows.campaign import Campaign
 from flows.candidates import NO_FEATURES, candidates, ranked_table
@@ -37,9 +34,10 @@ from flows.config import ActiveLearningConfig, as_dict, config_sha256
 from flows.environment import code_version, use_threads
 from flows.estimator_stages import score_pool
 from flows.features import CACHE, FeatureTable, feature_stage
+from flows.intake import Intake
 from flows.progress import Display
 from flows.promotion import Promoter, pseudo_labels_version
-from flows.requests import askable, only_requested, requested, still_open
+from flows.requests import Unit, askable, only_requested, requested
 from flows.round_stages import RoundStages
 from flows.stages import file_sha256, json_sha256
 from flows.tracking import Tracker
@@ -47,7 +45,6 @@ from flows.trial import Trial, trial_entry
 from segmenters.evaluation import summarise
 
 FIGURES = "figures"
-_log = logging.getLogger(__name__)
 
 
 @flow(name="active-learning", validate_parameters=False, persist_result=False)
@@ -132,7 +129,9 @@ class Loop:
         names = tuple(structure.name for structure in self.cohort.dataset.structures)
         given = Oracle(by_id=self.cohort.dataset.by_id, name="given at the start")
         requests = tuple(Request(case_id=case_id, structures=names) for case_id in self.cohort.start)
-        self._take_in(None, requests, given)
+        taken = self._intake("case").take_in(None, requests, given)
+        if taken.refused:
+            raise AnnotationError("\n".join(taken.refused.values()))
 
     def _prepare(self) -> None:
         """What a flow of another kind does before its first round."""
@@ -352,19 +351,28 @@ class Loop:
             raise CampaignError(f"Round {stages.number} has no selection to annotate")
         requests = requested(made.payload, [structure.name for structure in stages.structures])
         masks = {prediction.case_id: prediction.mask for prediction in predictions}
-        annotator = self._annotator(stages)
-        annotator.send(self._open(requests), masks)
-        self._take_in(stages.number, requests, annotator)
-        waiting = self._open(requests)
-        if waiting:
-            waits_for = annotator.waits_for(waiting)
-            last = self.campaign.ledger.entries()[-1]
-            if last.event != "awaiting" or last.payload["waits_for"] != waits_for:
-                self.campaign.append("awaiting", round=stages.number, waits_for=waits_for)
+        intake = self._intake(self.config.unit)
+        annotator = make_annotator(self.config, self.campaign, self.cohort, stages.number)
+        waiting = intake.open(stages.number, requests)
+        annotator.send(
+            work_items(waiting, masks, scores, self.cohort.dataset, annotator, self.config.strategy)
+        )
+        taken = intake.take_in(stages.number, requests, annotator, masks)
+        note_waiting(self.campaign, stages.number, annotator, taken)
+        if taken.refused:
+            raise AnnotationError("\n".join(taken.refused.values()))
+        if taken.open:
             return False
-        returned = [a for a in self.campaign.annotations() if a.case_id in set(made.payload["selected"])]
+        selected = {request.case_id for request in requests}
+        returned = [
+            annotation
+            for entry, annotation in zip(
+                self.campaign.events("annotation"), self.campaign.annotations(), strict=True
+            )
+            if annotation.case_id in selected and entry.payload["round"] == stages.number
+        ]
         revealed = only_requested(rounds.revealed_dsc(returned, masks, stages.structures), requests)
-        with drawing(f"figures of round {stages.number}"):
+        with report.drawing(f"figures of round {stages.number}"):
             self._draw(stages, returned, masks, scores, revealed)
         patients = {case.case_id: case.patient_id for case in self.cohort.dataset.cases}
         found = trial_entry(scores, revealed, patients, stages.number)
@@ -373,7 +381,7 @@ class Loop:
 
     def _draw_curve(self) -> None:
         results = [entry.payload for entry in self.campaign.events("result")]
-        with drawing("curve of DSC"):
+        with report.drawing("curve of DSC"):
             report.dsc_curve(self.campaign.folder / FIGURES / "dsc.png", results, self.campaign.name)
 
     def _draw(
@@ -394,64 +402,18 @@ class Loop:
         report.overlays(folder / "selected.png", split, f"{heading}: selected cases")
         report.trial_scatter(folder / "trial.png", scores, revealed, heading)
 
-    def _annotator(self, stages: RoundStages) -> Annotator:
-        by_id = self.cohort.dataset.by_id
-        if self.config.annotator.kind == "oracle":
-            return Oracle(by_id=by_id)
-        folder = self.campaign.folder / "annotation" / f"round_{stages.number:03d}"
-        return Folder(folder=folder, images={case_id: case.image for case_id, case in by_id.items()})
-
-    def _open(self, requests: Sequence[Request]) -> tuple[Request, ...]:
-        return still_open(requests, self.campaign.annotations(), self.config.unit)
-
-    def _take_in(self, number: int | None, requests: Sequence[Request], annotator: Annotator) -> None:
-        """Pass what is back through the intake gate; each file is written before its line in the ledger."""
-        refused = []
-        for returned in annotator.collect(self._open(requests)):
-            try:
-                self._let_in(number, returned, annotator.name)
-            except AnnotationError as error:
-                refused.append(str(error))
-        if refused:
-            self.campaign.append("awaiting", round=number, waits_for="corrections: " + " / ".join(refused))
-            raise AnnotationError("\n".join(refused))
-
-    def _let_in(self, number: int | None, returned: Returned, annotator: str) -> None:
-        case = self.cohort.dataset.by_id[returned.case_id]
-        structures = self.cohort.dataset.structures
-        request = Request(case_id=returned.case_id, structures=tuple(returned.structures))
-        grid = read_grid(case.image)
-        label_map = check_annotation(returned.path, case.view(), grid, request, structures).label_map
-        annotated = [structure for structure in structures if structure.name in returned.structures]
-        costs = self.config.budget.cost_model
-        cost = annotation_cost(label_map.array, annotated, costs, minutes=returned.minutes)
-        path = self.campaign.folder / "annotations" / f"{returned.case_id}.nii.gz"
-        write_volume(path, label_map.array, label_map.affine)
-        self.campaign.append(
-            "annotation",
-            round=number,
-            case_id=returned.case_id,
-            structures=dict(returned.structures),
-            path=str(path.relative_to(self.campaign.folder)),
-            sha256=file_sha256(path),
-            annotator=annotator,
-            minutes=cost.minutes,
-            cost=cost.as_dict(),
+    def _intake(self, unit: Unit) -> Intake:
+        return Intake(
+            campaign=self.campaign,
+            dataset=self.cohort.dataset,
+            costs=self.config.budget.cost_model,
+            unit=unit,
         )
 
     def _finish(self, why: str) -> bool:
         if self.campaign.event("finished") is None:
             self.campaign.append("finished", why=why)
         return False
-
-
-@contextmanager
-def drawing(what: str) -> Iterator[None]:
-    """A picture that cannot be drawn is a warning: it must not end a campaign."""
-    try:
-        yield
-    except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
-        _log.warning("The %s cannot be drawn: %s", what, error)
 
 
 def _unaltered(annotation: Annotation) -> Annotation:

@@ -60,15 +60,8 @@ def active_learning(
     from flows.config import load_config
     from flows.launch import launch
     from flows.progress import Display
-    from flows.status import status, table
 
-    campaign = launch(load_config(config, settings or ()), Display(console=_err, quiet=quiet))
-    found = status(campaign)
-    _out.print(table(found))
-    if found["waits_for"]:
-        _out.print(f"Waits for {found['waits_for']}", highlight=False)
-    where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
-    _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
+    _show_status(launch(load_config(config, settings or ()), Display(console=_err, quiet=quiet)))
 
 
 @app.command("semi-supervised")
@@ -90,6 +83,66 @@ def semi_supervised(
     _out.print(table(status(campaign)))
     where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
     _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
+
+
+@app.command("resume")
+def resume(
+    campaign: CampaignName,
+    campaigns_root: Root = _DEFAULT_ROOT,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Go on with an active-learning campaign from its own config."""
+    from flows.launch import campaign_config, launch
+    from flows.progress import Display
+
+    config = campaign_config(_open(campaign, campaigns_root))
+    _show_status(launch(config, Display(console=_err, quiet=quiet)))
+
+
+@app.command("ingest")
+def ingest(
+    campaign: CampaignName,
+    campaigns_root: Root = _DEFAULT_ROOT,
+    watch: Annotated[
+        float, typer.Option(min=0.0, help="Look again every so many seconds until all is back; 0 looks once.")
+    ] = 0.0,
+    then_resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the campaign when all is back.")
+    ] = False,
+) -> None:
+    """Take in the annotations that people have put back, all or a part of them."""
+    from flows.launch import campaign_config, launch, launch_ingest
+    from flows.progress import Display
+
+    opened = _open(campaign, campaigns_root)
+    found = launch_ingest(opened)
+    _show_taken(found)
+    while watch and found is not None and found.waits_for:
+        time.sleep(watch)
+        found = launch_ingest(opened)
+        _show_taken(found)
+    if found is None:
+        _out.print(f"{opened.name} does not wait for annotation", highlight=False)
+    elif found.waits_for:
+        _out.print(f"Waits for {_escaped(found.waits_for)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1 if found.taken.refused else 0)
+    elif then_resume:
+        _show_status(launch(campaign_config(opened), Display(console=_err)))
+    else:
+        _out.print(f"All is back: sentinel-loop resume {opened.name}", highlight=False, soft_wrap=True)
+
+
+def _show_taken(found) -> None:  # type: ignore[no-untyped-def]
+    """What was let in, skipped and refused in one look."""
+    if found is None:
+        return
+    lines = [
+        *(f"[green]let in[/green]   {case_id}" for case_id in found.taken.let_in),
+        *(f"[yellow]skipped[/yellow]  {name}: {_escaped(why)}" for name, why in found.taken.skipped.items()),
+        *(f"[red]refused[/red]  {_escaped(why)}" for why in found.taken.refused.values()),
+    ]
+    for line in lines:
+        _out.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command("status")
@@ -361,6 +414,18 @@ def main() -> None:
         if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
             _err.print("Stopped; the same command goes on from here.")
         raise
+
+
+def _show_status(campaign) -> None:  # type: ignore[no-untyped-def]
+    """Where a campaign stands, and how to look at it."""
+    from flows.status import status, table
+
+    found = status(campaign)
+    _out.print(table(found))
+    if found["waits_for"]:
+        _out.print(f"Waits for {_escaped(found['waits_for'])}", highlight=False, soft_wrap=True)
+    where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
+    _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
 
 
 def _escaped(text: str) -> str:

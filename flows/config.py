@@ -224,10 +224,30 @@ class EvaluationModel(Model):
     tolerance_mm: PositiveFloat | dict[str, PositiveFloat] = 1.0
 
 
-class AnnotatorModel(Model):
-    """Who annotates: `oracle` reveals the reference of a case, `folder` waits for people's files."""
+class NoiseModel(Model):
+    """How a simulated annotator errs; see `cohort.annotator_noise.AnnotatorNoise`."""
 
-    kind: Literal["oracle", "folder"] = "oracle"
+    boundary_mm: NonNegativeFloat = 0.0
+    smoothness_mm: PositiveFloat = 10.0
+    missed_slices: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    missed_structures: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+
+
+class AnnotatorModel(Model):
+    """Who annotates: `oracle` reveals the reference of a case, the others wait for people.
+
+    `folder` takes label maps from a folder, `monailabel` from the datastore of a MONAI Label server; `noise`
+    is for the oracle alone.
+    """
+
+    kind: Literal["oracle", "folder", "monailabel"] = "oracle"
+    noise: NoiseModel = NoiseModel()
+
+    @model_validator(mode="after")
+    def _noise_is_simulated(self) -> "AnnotatorModel":
+        if self.kind != "oracle" and self.noise != NoiseModel():
+            raise ValueError(f"noise is for the annotator 'oracle', but annotator.kind is {self.kind!r}")
+        return self
 
 
 class ActiveLearningConfig(Configured):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
+from pydantic import ValidationError
 
-from cohort.errors import ConfigError
+from cohort.errors import CampaignError, ConfigError
 from cohort.validation import validate_cases
 from flows import campaign as campaigns
 from flows import data, environment
@@ -28,6 +29,8 @@ from sentinel.training import trainable_embeddings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from flows.ingest import Ingested
 
 
 def launch(config: ActiveLearningConfig, display: Display) -> Campaign:
@@ -144,6 +147,38 @@ def launch_semi_supervised(config: SemiSupervisedConfig, display: Display) -> Ca
         )
         semi_supervised.with_options(flow_run_name=campaign.name)(loop, killed)
     return campaign
+
+
+def campaign_config(campaign: Campaign) -> ActiveLearningConfig:
+    """The config that a campaign's folder keeps, for the place where the folder lies now.
+
+    Raises:
+        CampaignError: for a folder that is no active-learning campaign.
+    """
+    try:
+        kept = ActiveLearningConfig.model_validate(dict(campaign.values))
+    except ValidationError as error:
+        raise CampaignError(
+            f"{campaign.folder} does not hold the config of an active-learning campaign that this version "
+            "reads; start it with its own command and YAML"
+        ) from error
+    return kept.model_copy(update={"campaigns_root": campaign.folder.parent})
+
+
+def launch_ingest(campaign: Campaign) -> "Ingested | None":
+    """Take in what people have put back of the round that waits.
+
+    Returns:
+        What became of it, None where no round waits.
+
+    Raises:
+        SentinelLoopError: for a campaign that another process runs, or remarks that cannot be read.
+    """
+    config = campaign_config(campaign)
+    with campaigns.locked(campaign.folder):
+        from flows.ingest import ingest
+
+        return ingest(campaign, config)
 
 
 def launch_audit(options: AuditOptions, display: Display) -> "pd.DataFrame":

@@ -1,8 +1,10 @@
 """Figures of a round: overlays of masks, the estimator's trial, and the curve of DSC over labelled cases."""
 
 import io
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from cohort.volume import Array, Volume, read_image, read_label_map, to_canonica
 PREDICTED, REFERENCE = "#ff9f1c", "#2ec4b6"
 COLUMNS = 4
 CT_WINDOW_HU = (-160.0, 240.0)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,15 @@ class Panel:
     label: int
     title: str
     reference: Path | None = None
+
+
+@contextmanager
+def drawing(what: str) -> Iterator[None]:
+    """A picture that cannot be drawn is a warning: it must not end a campaign."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
+        _log.warning("The %s cannot be drawn: %s", what, error)
 
 
 def score_panels(

@@ -1,11 +1,28 @@
 """One protocol for whoever annotates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from cohort.annotation import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkItem:
+    """What an annotator is shown with a request.
+
+    Args:
+        request: the case and its structures.
+        proposal: label map of the model, to correct.
+        why: why it was chosen, for people.
+        picture: of the worst slice, None where there is none.
+    """
+
+    request: Request
+    proposal: Path
+    why: str = ""
+    picture: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,12 +34,31 @@ class Returned:
         path: of the label map.
         structures: structure -> fraction of it in the field of view, for what was annotated.
         minutes: that it took, None where nobody measured.
+        absent: structures that are declared not to be there; None where an empty one counts as looked for.
+        confirmed: whether a label map that equals the proposal was looked at.
+        annotator: who made it, "" for the annotator's own name.
     """
 
     case_id: str
     path: Path
     structures: Mapping[str, float]
     minutes: float | None = None
+    absent: frozenset[str] | None = None
+    confirmed: bool = True
+    annotator: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Everything that is back.
+
+    Args:
+        returned: label maps.
+        skipped: case id -> why nobody annotates it.
+    """
+
+    returned: tuple[Returned, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 class Annotator(Protocol):
@@ -32,11 +68,18 @@ class Annotator(Protocol):
     def name(self) -> str:
         """Written beside every annotation."""
 
-    def send(self, requests: Sequence[Request], proposals: Mapping[str, Path]) -> None:
-        """Hand out the work: each request with the model's label map to correct."""
+    def send(self, items: Sequence[WorkItem]) -> None:
+        """Hand out the work, in rank order; sending it again changes nothing that people may work on."""
 
-    def collect(self, requests: Sequence[Request]) -> tuple[Returned, ...]:
-        """What is back of these requests; what is not there yet is simply left out."""
+    def collect(self, requests: Sequence[Request]) -> Answer:
+        """What is back of these requests; what is not there yet is simply left out.
+
+        Raises:
+            AnnotationError: where what people wrote beside their work cannot be read.
+        """
+
+    def refuse(self, returned: Returned, reason: str) -> Path | None:
+        """Put what cannot be let in aside, with the reason; where to, or None where it stays."""
 
     def waits_for(self, requests: Sequence[Request]) -> str:
         """What a person has to do for the rest to come back."""

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from cohort.annotation import Request
-from cohort.volume import SUFFIXES, write_bytes
-from flows.annotators.base import Returned
+from cohort.case import Structure
+from cohort.volume import SUFFIXES
+from flows.annotators.base import Answer, Returned, WorkItem
+from flows.annotators.worklist import RETURNS, WORKLIST, answers, put_aside, write_worklist
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,54 +19,53 @@ class Folder:
     Args:
         folder: of one round's annotation.
         images: case id -> image.
+        structures: of the label maps.
         name: written beside the annotations.
     """
 
     folder: Path
     images: Mapping[str, Path]
+    structures: tuple[Structure, ...]
     name: str = "folder"
 
-    def send(self, requests: Sequence[Request], proposals: Mapping[str, Path]) -> None:
-        """Write the model's label maps to correct, and a work list in rank order."""
+    def send(self, items: Sequence[WorkItem]) -> None:
+        """Write the model's label maps to correct, the work list, tables of labels and `returns.csv`."""
         todo = self.folder / "todo"
         todo.mkdir(parents=True, exist_ok=True)
         (self.folder / "done").mkdir(exist_ok=True)
-        rows = []
-        for rank, request in enumerate(requests):
-            name = f"{request.case_id}.nii.gz"
+        for item in items:
+            name = f"{item.request.case_id}.nii.gz"
             if not (todo / name).exists():  # somebody may be at work on it
                 partial = todo / f".{name}.tmp"
-                shutil.copyfile(proposals[request.case_id], partial)
+                shutil.copyfile(item.proposal, partial)
                 partial.replace(todo / name)
-            rows.append(
-                {
-                    "rank": rank,
-                    "case_id": request.case_id,
-                    "image": str(self.images[request.case_id]),
-                    "proposal": f"todo/{name}",
-                    "put_back": f"done/{name}",
-                    "structures": "; ".join(request.structures),
-                }
-            )
-        write_bytes(self.folder / "worklist.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+        write_worklist(self.folder, items, self.structures, self._places)
 
-    def collect(self, requests: Sequence[Request]) -> tuple[Returned, ...]:
-        """The label maps that lie in `done`; every requested structure counts as annotated."""
-        found = []
-        for request in requests:
-            for suffix in SUFFIXES:
-                path = self.folder / "done" / f"{request.case_id}{suffix}"
-                if path.is_file():
-                    complete = dict.fromkeys(request.structures, 1.0)
-                    found.append(Returned(case_id=request.case_id, path=path, structures=complete))
-                    break
-        return tuple(found)
+    def collect(self, requests: Sequence[Request]) -> Answer:
+        """The label maps that lie in `done`, with what `returns.csv` says of them."""
+        return answers(self.folder, requests, self._done)
+
+    def refuse(self, returned: Returned, reason: str) -> Path | None:
+        """Move it into `quarantine`, with the reason beside it."""
+        return put_aside(self.folder, returned, reason)
 
     def waits_for(self, requests: Sequence[Request]) -> str:
         """Which files have to be put where."""
         names = ", ".join(f"{request.case_id}.nii.gz" for request in requests)
         where, strange = self.folder / "done", self._strange()
-        return f"corrected label maps in {where}: {names} (work list: worklist.csv beside it){strange}"
+        return (
+            f"corrected label maps in {where}: {names} (work list: {WORKLIST}, remarks: {RETURNS}, both "
+            f"beside it){strange}"
+        )
+
+    def _places(self, item: WorkItem) -> Mapping[str, str]:
+        name = f"{item.request.case_id}.nii.gz"
+        image = str(self.images[item.request.case_id])
+        return {"image": image, "proposal": f"todo/{name}", "put_back": f"done/{name}"}
+
+    def _done(self, case_id: str) -> Path | None:
+        found = (self.folder / "done" / f"{case_id}{suffix}" for suffix in SUFFIXES)
+        return next((path for path in found if path.is_file()), None)
 
     def _strange(self) -> str:
         """Files that were put back under a name that nobody asked for."""

@@ -297,15 +297,17 @@ class TestPeople:
         assert wrong_labels.startswith(f"The annotation of case {first} cannot be used")
         assert wrong_grid.startswith(f"The annotation of case {second} does not fit its scan")
         assert status(campaign)["state"] == "awaiting annotation"
-        assert f"corrections: {wrong_labels} / {wrong_grid}" == status(campaign)["waits_for"]
+        assert f"put aside, to be corrected: {wrong_labels} / {wrong_grid}" in status(campaign)["waits_for"]
+        assert {file.name for file in (work / "quarantine").glob("*.nii.gz")} == {
+            f"{first}_1.nii.gz",
+            f"{second}_1.nii.gz",
+        }
+        assert (work / "quarantine" / f"{second}_1.txt").read_text() == f"{wrong_grid}\n"
+        assert list((work / "done").iterdir()) == []
 
         self.put_back(work, first, affine, make_label_map)
-        with pytest.raises(AnnotationError, match=rf"^The annotation of case {second} .*\(8, 12, 15\)"):
-            start(path)
-        assert [a["case_id"] for a in payloads(campaign, "annotation")][3:] == [first]
-        (work / "done" / f"{second}.nii.gz").unlink()
-
         campaign = start(path)
+        assert [a["case_id"] for a in payloads(campaign, "annotation")][3:] == [first]
         assert status(campaign)["state"] == "awaiting annotation"
         assert f"{work / 'done'}: {second}.nii.gz (" in status(campaign)["waits_for"]
 
@@ -316,6 +318,57 @@ class TestPeople:
         assert [a["annotator"] for a in payloads(campaign, "annotation")][3:] == ["folder", "folder"]
         assert [s["selected"] for s in payloads(campaign, "selection")] == [[first, second]]
         assert [result["labelled_cases"] for result in payloads(campaign, "result")] == [3, 5]
+
+    def test_a_whole_campaign_through_the_datastore_of_monai_label(
+        self,
+        path: Path,
+        affine: np.ndarray,
+        make_label_map: Make,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """What a server would save is put there by hand; `ingest` takes it in, `resume` goes on."""
+        campaign = start(path, "annotator.kind=monailabel", "rounds=3")
+
+        def command(*words: str) -> tuple[int, str]:
+            monkeypatch.setattr(sys, "argv", ["sentinel-loop", *words])
+            try:
+                cli.main()
+            except SystemExit as ended:
+                return int(ended.code or 0), capsys.readouterr().out
+            return 0, capsys.readouterr().out
+
+        for number in range(2):
+            first, second = payloads(campaign, "selection")[number]["selected"]
+            work = campaign.folder / "annotation" / f"round_{number:03d}"
+            assert {f.name for f in (work / "studies" / "labels" / "original").iterdir()} == {
+                f"{first}.nii.gz",
+                f"{second}.nii.gz",
+            }
+            assert (work / "pictures" / f"{first}.png").is_file()
+            final = work / "studies" / "labels" / "final"
+            self.put_back(work, first, affine, make_label_map, final)
+            code, said = command("ingest", str(campaign.folder))
+            assert code == 0
+            assert f"let in   {first}" in said
+            assert f"(as final): {second}" in " ".join(said.split())
+            assert status(campaign)["state"] == "awaiting annotation"
+
+            (work / "returns.csv").write_text(f"case_id,skip,reason\n{second},yes,motion\n")
+            code, said = command("ingest", str(campaign.folder), "--watch", "0.1", "--resume")
+            assert code == 0
+            assert f"skipped  {second}: motion" in said
+        assert status(campaign)["state"] == "finished"
+        assert [result["labelled_cases"] for result in payloads(campaign, "result")] == [3, 4, 5]
+        assert [(skip["round"], skip["reason"]) for skip in payloads(campaign, "skip")] == [
+            (0, "motion"),
+            (1, "motion"),
+        ]
+        code, said = command("ingest", str(campaign.folder))
+        assert (code, said.strip()) == (0, "tiny does not wait for annotation")
+        code, said = command("resume", str(campaign.folder), "--quiet")
+        assert code == 0
+        assert "tiny: finished" in said
 
     def test_the_command_line_says_what_it_waits_for_and_what_is_wrong(
         self,
@@ -343,9 +396,11 @@ class TestPeople:
         assert "Traceback" not in shown
 
     @staticmethod
-    def put_back(work: Path, case_id: str, affine: np.ndarray, make_label_map: Make) -> None:
+    def put_back(
+        work: Path, case_id: str, affine: np.ndarray, make_label_map: Make, place: Path | None = None
+    ) -> None:
         labels = make_label_map(int(case_id.removeprefix("case_")))
-        write_volume(work / "done" / f"{case_id}.nii.gz", labels, affine)
+        write_volume((place or work / "done") / f"{case_id}.nii.gz", labels, affine)
 
 
 class Interrupted(BaseException):

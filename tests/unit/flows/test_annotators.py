@@ -1,20 +1,33 @@
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cohort.annotation import Request, check_annotation
+from cohort.annotator_noise import AnnotatorNoise
 from cohort.case import Case, Dataset, Structure
 from cohort.errors import AnnotationError, DataError
-from cohort.volume import read_grid, write_volume
-from flows.annotators.base import Annotator
+from cohort.metrics import dsc
+from cohort.volume import read_grid, read_label_map, write_volume
+from flows.annotators.base import Annotator, WorkItem
 from flows.annotators.folder import Folder
-from flows.annotators.oracle import Oracle
+from flows.annotators.monailabel import MonaiLabel
+from flows.annotators.oracle import Errors, Oracle
 
 Structures = tuple[Structure, ...]
 Make = Callable[[int], np.ndarray]
+
+
+STRUCTURES = (Structure(name="liver", label=1), Structure(name="spleen", label=2))
+
+
+def work(requests: Sequence[Request], proposals: Mapping[str, Path]) -> list[WorkItem]:
+    return [
+        WorkItem(request=asked, proposal=proposals[asked.case_id], why="liver: predicted DSC 0.40")
+        for asked in requests
+    ]
 
 
 def request(case_id: str = "scan_1", *structures: str) -> Request:
@@ -24,8 +37,8 @@ def request(case_id: str = "scan_1", *structures: str) -> Request:
 class TestOracle:
     def test_reveals_the_reference_at_once(self, case: Case) -> None:
         oracle: Annotator = Oracle(by_id={"scan_1": case})
-        oracle.send([request()], {})
-        (found,) = oracle.collect([request()])
+        oracle.send([])
+        (found,) = oracle.collect([request()]).returned
         assert (found.case_id, found.path, found.minutes) == ("scan_1", case.reference, None)
         assert found.structures == {"liver": 1.0, "spleen": 1.0}
         assert oracle.waits_for([request()]) == ""
@@ -40,12 +53,15 @@ class TestOracle:
             annotated={"liver": 0.62, "kidney": 1.0},
         )
         oracle = Oracle(by_id={"scan_1": partial})
-        assert oracle.collect([request()])[0].structures == {"liver": 0.62}
-        assert oracle.collect([request("scan_1", "spleen")])[0].structures == {}
+        assert oracle.collect([request()]).returned[0].structures == {"liver": 0.62}
+        assert oracle.collect([request("scan_1", "spleen")]).returned[0].structures == {}
 
     def test_reveals_only_requested_cases(self, make_dataset: Callable[..., Dataset]) -> None:
         oracle = Oracle(by_id=make_dataset({"a": "a", "b": "b", "c": "c"}).by_id)
-        assert [found.case_id for found in oracle.collect([request("c"), request("a")])] == ["c", "a"]
+        assert [found.case_id for found in oracle.collect([request("c"), request("a")]).returned] == [
+            "c",
+            "a",
+        ]
 
     def test_cannot_reveal_what_is_not_there(self, make_dataset: Callable[..., Dataset]) -> None:
         oracle = Oracle(by_id=make_dataset({"a": "a"}, unlabelled=("a",)).by_id)
@@ -65,7 +81,7 @@ def proposals(tmp_path: Path, affine: np.ndarray, make_label_map: Make) -> dict[
 @pytest.fixture
 def folder(tmp_path: Path, proposals: dict[str, Path]) -> Folder:
     images = {case_id: Path("scans") / f"{case_id}.nii.gz" for case_id in proposals}
-    return Folder(folder=tmp_path / "round_000", images=images)
+    return Folder(folder=tmp_path / "round_000", images=images, structures=STRUCTURES)
 
 
 class TestFolder:
@@ -74,7 +90,7 @@ class TestFolder:
     def test_hands_out_the_models_masks_and_a_work_list_in_rank_order(
         self, folder: Folder, proposals: dict[str, Path]
     ) -> None:
-        folder.send(self.REQUESTS, proposals)
+        folder.send(work(self.REQUESTS, proposals))
         for case_id, proposal in proposals.items():
             handed_out = folder.folder / "todo" / f"{case_id}.nii.gz"
             assert handed_out.read_bytes() == proposal.read_bytes()
@@ -88,7 +104,9 @@ class TestFolder:
             "image": "scans/scan_2.nii.gz",
             "proposal": "todo/scan_2.nii.gz",
             "put_back": "done/scan_2.nii.gz",
-            "structures": "liver; spleen",
+            "structures": "1 liver; 2 spleen",
+            "why": "liver: predicted DSC 0.40",
+            "picture": "",
         }
         assert sorted(path.name for path in (folder.folder / "todo").iterdir()) == [
             "scan_1.nii.gz",
@@ -96,15 +114,15 @@ class TestFolder:
         ]
 
     def test_waits_until_files_are_back(self, folder: Folder, proposals: dict[str, Path]) -> None:
-        folder.send(self.REQUESTS, proposals)
-        assert folder.collect(self.REQUESTS) == ()
+        folder.send(work(self.REQUESTS, proposals))
+        assert folder.collect(self.REQUESTS).returned == ()
         waits_for = folder.waits_for(self.REQUESTS)
         assert f"corrected label maps in {folder.folder / 'done'}: scan_2.nii.gz, scan_1.nii.gz" in waits_for
 
     def test_takes_back_what_is_there(self, folder: Folder, proposals: dict[str, Path]) -> None:
-        folder.send(self.REQUESTS, proposals)
+        folder.send(work(self.REQUESTS, proposals))
         (folder.folder / "todo" / "scan_1.nii.gz").rename(folder.folder / "done" / "scan_1.nii.gz")
-        (found,) = folder.collect(self.REQUESTS)
+        (found,) = folder.collect(self.REQUESTS).returned
         assert found.case_id == "scan_1"
         assert found.path == folder.folder / "done" / "scan_1.nii.gz"
         assert found.structures == {"liver": 1.0, "spleen": 1.0}
@@ -112,12 +130,12 @@ class TestFolder:
     def test_takes_back_a_file_that_is_not_compressed(
         self, folder: Folder, proposals: dict[str, Path], affine: np.ndarray, make_label_map: Make
     ) -> None:
-        folder.send(self.REQUESTS, proposals)
+        folder.send(work(self.REQUESTS, proposals))
         write_volume(folder.folder / "done" / "scan_2.nii", make_label_map(0), affine)
-        assert [found.path.name for found in folder.collect(self.REQUESTS)] == ["scan_2.nii"]
+        assert [found.path.name for found in folder.collect(self.REQUESTS).returned] == ["scan_2.nii"]
 
     def test_tells_of_files_that_nobody_asked_for(self, folder: Folder, proposals: dict[str, Path]) -> None:
-        folder.send(self.REQUESTS, proposals)
+        folder.send(work(self.REQUESTS, proposals))
         assert "not asked for" not in folder.waits_for(self.REQUESTS)
         for name in ("scan_1.nii", "scan-2.nii.gz", "notes.txt", ".scan_2.nii.gz.part"):
             (folder.folder / "done" / name).touch()
@@ -126,17 +144,17 @@ class TestFolder:
 
     def test_never_overwrites_work_in_progress(self, folder: Folder, proposals: dict[str, Path]) -> None:
         """People may correct the file in todo/ itself; starting the campaign again must not undo it."""
-        folder.send(self.REQUESTS, proposals)
+        folder.send(work(self.REQUESTS, proposals))
         (folder.folder / "todo" / "scan_1.nii.gz").write_bytes(b"an hour of work")
-        folder.send(self.REQUESTS, proposals)
+        folder.send(work(self.REQUESTS, proposals))
         assert (folder.folder / "todo" / "scan_1.nii.gz").read_bytes() == b"an hour of work"
 
     def test_a_file_that_was_handed_back_is_not_handed_out_again(
         self, folder: Folder, proposals: dict[str, Path]
     ) -> None:
-        folder.send(self.REQUESTS, proposals)
+        folder.send(work(self.REQUESTS, proposals))
         (folder.folder / "todo" / "scan_1.nii.gz").rename(folder.folder / "done" / "scan_1.nii.gz")
-        folder.send([request("scan_2")], proposals)
+        folder.send(work([request("scan_2")], proposals))
         assert not (folder.folder / "todo" / "scan_1.nii.gz").exists()
 
     @pytest.mark.parametrize(
@@ -156,10 +174,135 @@ class TestFolder:
         shift_mm: float,
         message: str,
     ) -> None:
-        folder = Folder(folder=tmp_path / "round_000", images={"scan_1": case.image})
+        folder = Folder(folder=tmp_path / "round_000", images={"scan_1": case.image}, structures=structures)
         moved = affine.copy()
         moved[0, 3] += shift_mm
         write_volume(tmp_path / "round_000" / "done" / "scan_1.nii.gz", np.ones(shape, np.uint8), moved)
-        (found,) = folder.collect([request()])
+        (found,) = folder.collect([request()]).returned
         with pytest.raises(AnnotationError, match=f"does not fit its scan.*{message}"):
             check_annotation(found.path, case.view(), read_grid(case.image), request(), structures)
+
+
+class TestRemarks:
+    """What people write into returns.csv."""
+
+    REQUESTS = (request("scan_2"), request("scan_1"))
+
+    @pytest.fixture
+    def sent(self, folder: Folder, proposals: dict[str, Path]) -> Folder:
+        folder.send(work(self.REQUESTS, proposals))
+        for case_id in proposals:
+            (folder.folder / "todo" / f"{case_id}.nii.gz").rename(
+                folder.folder / "done" / f"{case_id}.nii.gz"
+            )
+        return folder
+
+    def test_a_table_to_fill_in_goes_out_once(self, sent: Folder, proposals: dict[str, Path]) -> None:
+        table = sent.folder / "returns.csv"
+        assert table.read_text().splitlines() == [
+            "case_id,annotator,minutes,absent,confirmed,skip,reason",
+            "scan_2,,,,,,",
+            "scan_1,,,,,,",
+        ]
+        table.write_text("case_id,minutes\nscan_2,4\n")
+        sent.send(work(self.REQUESTS, proposals))
+        assert table.read_text() == "case_id,minutes\nscan_2,4\n"
+
+    def test_say_who_how_long_and_what_is_not_there(self, sent: Folder) -> None:
+        (sent.folder / "returns.csv").write_text(
+            "\ufeffcase_id;annotator;minutes;absent;confirmed\nscan_1;Dr. B;7,5;spleen | liver;yes\n",
+            encoding="utf-8",
+        )
+        second, first = sent.collect(self.REQUESTS).returned
+        assert (first.annotator, first.minutes, first.confirmed) == ("Dr. B", 7.5, True)
+        assert first.absent == {"spleen", "liver"}
+        assert (second.annotator, second.minutes, second.confirmed, second.absent) == ("", None, False, set())
+
+    def test_a_case_can_be_skipped(self, sent: Folder) -> None:
+        (sent.folder / "returns.csv").write_text("case_id,skip,reason\nscan_1,yes,motion\nscan_2,x,\n")
+        answer = sent.collect(self.REQUESTS)
+        assert answer.returned == ()
+        assert answer.skipped == {"scan_1": "motion", "scan_2": "no reason given"}
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("case,skip\nscan_1,yes\n", "has the columns case, skip; expected case_id and any of annotator"),
+            ("", "has the columns none"),
+            ("case_id,minutes\nscan_1,soon\n", "line 2: minutes is 'soon'; expected a number, 0 or more"),
+            ("case_id,minutes\nscan_1,-1\n", "line 2: minutes is '-1'"),
+            ("case_id,skip\nscan_1,perhaps\n", "line 2: skip is 'perhaps'; expected yes, no or nothing"),
+            ("case_id\nscan_1\nscan_1\n", "line 3: case scan_1 comes twice"),
+        ],
+    )
+    def test_that_cannot_be_read_are_told_with_their_place(
+        self, sent: Folder, text: str, message: str
+    ) -> None:
+        (sent.folder / "returns.csv").write_text(text)
+        with pytest.raises(AnnotationError, match=message):
+            sent.collect(self.REQUESTS)
+
+    def test_what_is_refused_is_put_aside_and_never_over_another(self, sent: Folder) -> None:
+        for number in (1, 2):
+            (sent.folder / "done" / "scan_1.nii.gz").write_bytes(b"broken")
+            found = next(r for r in sent.collect(self.REQUESTS).returned if r.case_id == "scan_1")
+            place = sent.refuse(found, f"reason {number}")
+            assert place == sent.folder / "quarantine" / f"scan_1_{number}.nii.gz"
+            assert place.read_bytes() == b"broken"
+            assert place.with_name(f"scan_1_{number}.txt").read_text() == f"reason {number}\n"
+        assert [r.case_id for r in sent.collect(self.REQUESTS).returned] == ["scan_2"]
+
+
+class TestMonaiLabel:
+    REQUESTS = (request("scan_2"), request("scan_1"))
+
+    @pytest.fixture
+    def server(self, tmp_path: Path, proposals: dict[str, Path]) -> MonaiLabel:
+        images = {}
+        for case_id in proposals:
+            images[case_id] = tmp_path / "scans" / f"{case_id}.nii.gz"
+            images[case_id].parent.mkdir(exist_ok=True)
+            images[case_id].write_bytes(case_id.encode())
+        return MonaiLabel(folder=tmp_path / "round_000", images=images, structures=STRUCTURES)
+
+    def test_is_the_datastore_of_a_server(self, server: MonaiLabel, proposals: dict[str, Path]) -> None:
+        server.send(work(self.REQUESTS, proposals))
+        found = {
+            str(path.relative_to(server.studies)) for path in server.studies.rglob("*") if path.is_file()
+        }
+        assert found == {
+            "scan_1.nii.gz",
+            "scan_2.nii.gz",
+            "labels/original/scan_1.nii.gz",
+            "labels/original/scan_2.nii.gz",
+        }
+        assert (server.studies / "labels" / "final").is_dir()
+        assert (server.studies / "scan_1.nii.gz").read_bytes() == b"scan_1"
+        assert f"MONAI Label server on {server.studies}" in server.waits_for(self.REQUESTS)
+
+    def test_takes_what_was_saved_as_final(self, server: MonaiLabel, proposals: dict[str, Path]) -> None:
+        server.send(work(self.REQUESTS, proposals))
+        assert server.collect(self.REQUESTS).returned == ()
+        final = server.studies / "labels" / "final" / "scan_1.nii.gz"
+        final.write_bytes(b"corrected")
+        server.send(work(self.REQUESTS, proposals))
+        (found,) = server.collect(self.REQUESTS).returned
+        assert (found.case_id, found.path) == ("scan_1", final)
+        server.refuse(found, "wrong grid")
+        assert not final.exists()
+        assert (server.folder / "quarantine" / "scan_1_1.txt").read_text() == "wrong grid\n"
+
+
+def test_an_oracle_that_errs_draws_the_same_every_time(
+    case: Case, structures: Structures, tmp_path: Path
+) -> None:
+    noise = AnnotatorNoise(boundary_mm=1.0, smoothness_mm=4.0)
+    errors = Errors(noise=noise, structures=structures, folder=tmp_path / "drawn", seed=3)
+    oracle = Oracle(by_id={"scan_1": case}, errors=errors)
+    (first,) = oracle.collect([request()]).returned
+    before = first.path.read_bytes()
+    (second,) = oracle.collect([request()]).returned
+    assert second.path.read_bytes() == before
+    assert case.reference is not None
+    drawn, true = read_label_map(first.path).array, read_label_map(case.reference).array
+    assert 0.3 < dsc(drawn == 1, true == 1) < 1.0

@@ -1,0 +1,105 @@
+"""People behind a MONAI Label server: its local datastore, written and read as files.
+
+The server finds images and labels that are put into the folder within seconds, and writes what people save
+into `labels/final`; nothing here talks to it.
+
+Source: MONAI Label 0.8, `monailabel/datastore/local.py`.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cohort.annotation import Request
+from cohort.case import Structure
+from cohort.volume import SUFFIXES
+from flows.annotators.base import Answer, Returned, WorkItem
+from flows.annotators.worklist import RETURNS, answers, put_aside, write_worklist
+
+STUDIES = "studies"
+"""The datastore lies in a folder of its own: the server takes every volume in it for an image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonaiLabel:
+    """A datastore below `folder/studies`, with the work list beside it.
+
+    Args:
+        folder: of one round's annotation: a server is started for the round.
+        images: case id -> image.
+        structures: of the label maps.
+        name: written beside the annotations.
+    """
+
+    folder: Path
+    images: Mapping[str, Path]
+    structures: tuple[Structure, ...]
+    name: str = "monailabel"
+
+    @property
+    def studies(self) -> Path:
+        """What the server is started with."""
+        return self.folder / STUDIES
+
+    def send(self, items: Sequence[WorkItem]) -> None:
+        """Put images and proposals into the datastore, and a work list beside it."""
+        for place in (self.studies, self._labels("original"), self._labels("final")):
+            place.mkdir(parents=True, exist_ok=True)
+        for item in items:
+            case_id = item.request.case_id
+            _put(self.images[case_id], self.studies / f"{case_id}{_suffix(self.images[case_id])}", link=True)
+            _put(item.proposal, self._labels("original") / f"{case_id}.nii.gz")
+        write_worklist(self.folder, items, self.structures, self._places)
+
+    def collect(self, requests: Sequence[Request]) -> Answer:
+        """The label maps that people saved, with what `returns.csv` says of them."""
+        return answers(self.folder, requests, self._final)
+
+    def refuse(self, returned: Returned, reason: str) -> Path | None:
+        """Move it out of the datastore into `quarantine`, so that the case is open again for the server."""
+        return put_aside(self.folder, returned, reason)
+
+    def waits_for(self, requests: Sequence[Request]) -> str:
+        """Which cases have to be saved in the server's client."""
+        names = ", ".join(request.case_id for request in requests)
+        return (
+            f"labels saved through a MONAI Label server on {self.studies.resolve()} (as final): {names} "
+            f"(remarks: {RETURNS} beside it)"
+        )
+
+    def _labels(self, kind: str) -> Path:
+        return self.studies / "labels" / kind
+
+    def _places(self, item: WorkItem) -> Mapping[str, str]:
+        case_id = item.request.case_id
+        return {
+            "image": f"{STUDIES}/{case_id}{_suffix(self.images[case_id])}",
+            "proposal": f"{STUDIES}/labels/original/{case_id}.nii.gz",
+            "put_back": f"{STUDIES}/labels/final/{case_id}.nii.gz",
+        }
+
+    def _final(self, case_id: str) -> Path | None:
+        found = (self._labels("final") / f"{case_id}{suffix}" for suffix in SUFFIXES)
+        return next((path for path in found if path.is_file()), None)
+
+
+def _suffix(path: Path) -> str:
+    return next(suffix for suffix in SUFFIXES if path.name.endswith(suffix))
+
+
+def _put(source: Path, target: Path, *, link: bool = False) -> None:
+    """A file under another name, atomically; one that is there already stays: somebody may work on it."""
+    if target.exists():
+        return
+    partial = target.with_name(f".{target.name}.tmp")
+    partial.unlink(missing_ok=True)
+    if link:
+        try:
+            os.link(source.resolve(), partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+    else:
+        shutil.copyfile(source, partial)
+    partial.replace(target)

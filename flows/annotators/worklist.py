@@ -1,0 +1,99 @@
+"""What all annotators with people behind them share: work list, answers, and what is put aside."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cohort.annotation import Request
+from cohort.case import Structure
+from cohort.volume import write_bytes
+from flows.annotators.base import Answer, Returned, WorkItem
+from flows.annotators.label_tables import itksnap_table, slicer_table
+from flows.annotators.returns import Note, read_returns, write_returns
+
+WORKLIST, RETURNS, QUARANTINE = "worklist.csv", "returns.csv", "quarantine"
+SLICER_TABLE, ITKSNAP_TABLE = "labels.ctbl", "labels_itksnap.txt"
+
+
+def write_worklist(
+    folder: Path,
+    items: Sequence[WorkItem],
+    structures: Sequence[Structure],
+    places: Callable[[WorkItem], Mapping[str, str]],
+) -> None:
+    """Write the work in rank order, the tables of labels, and the table that people fill in.
+
+    Args:
+        folder: of the work.
+        items: in rank order.
+        structures: of the label maps.
+        places: where a case's image and proposal lie, and where its label map is put back.
+    """
+    labels = {structure.name: structure.label for structure in structures}
+    rows = [
+        {
+            "rank": rank,
+            "case_id": item.request.case_id,
+            **places(item),
+            "structures": "; ".join(f"{labels[name]} {name}" for name in item.request.structures),
+            "why": item.why,
+            "picture": str(item.picture) if item.picture else "",
+        }
+        for rank, item in enumerate(items)
+    ]
+    write_bytes(folder / WORKLIST, pd.DataFrame(rows).to_csv(index=False).encode())
+    write_bytes(folder / SLICER_TABLE, slicer_table(structures).encode())
+    write_bytes(folder / ITKSNAP_TABLE, itksnap_table(structures).encode())
+    write_returns(folder / RETURNS, [item.request for item in items])
+
+
+def answers(folder: Path, requests: Sequence[Request], find: Callable[[str], Path | None]) -> Answer:
+    """What is back of some requests: label maps, and cases that are skipped.
+
+    Args:
+        folder: that holds `returns.csv`.
+        requests: to look for.
+        find: the label map of a case, None where it is not back.
+
+    Raises:
+        AnnotationError: for a `returns.csv` that cannot be read.
+    """
+    notes = read_returns(folder / RETURNS)
+    returned, skipped = [], {}
+    for request in requests:
+        note, path = notes.get(request.case_id, Note()), find(request.case_id)
+        if note.skip:
+            skipped[request.case_id] = note.reason or "no reason given"
+        elif path is not None:
+            returned.append(
+                Returned(
+                    case_id=request.case_id,
+                    path=path,
+                    structures=dict.fromkeys(request.structures, 1.0),
+                    minutes=note.minutes,
+                    absent=note.absent,
+                    confirmed=note.confirmed,
+                    annotator=note.annotator,
+                )
+            )
+    return Answer(returned=tuple(returned), skipped=skipped)
+
+
+def put_aside(folder: Path, returned: Returned, reason: str) -> Path:
+    """Move a label map that cannot be let in to the quarantine, with a text that says why.
+
+    Returns:
+        Where it lies now: never over an earlier one.
+    """
+    quarantine = folder / QUARANTINE
+    quarantine.mkdir(parents=True, exist_ok=True)
+    suffix = (
+        "".join(returned.path.suffixes[-2:]) if returned.path.name.endswith(".gz") else returned.path.suffix
+    )
+    number = 1
+    while (target := quarantine / f"{returned.case_id}_{number}{suffix}").exists():
+        number += 1
+    write_bytes(quarantine / f"{returned.case_id}_{number}.txt", f"{reason}\n".encode())
+    returned.path.replace(target)
+    return target

@@ -1,0 +1,161 @@
+"""What comes back from annotators: through the gate, into the campaign's folder, into its ledger."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cohort.annotation import Annotation, CheckedAnnotation, Request, check_annotation, merged
+from cohort.budget import CostModel, annotation_cost
+from cohort.case import Dataset
+from cohort.errors import AnnotationError
+from cohort.volume import read_grid, read_label_map, write_volume
+from flows.annotators.base import Annotator, Returned
+from flows.campaign import Campaign
+from flows.requests import Unit, still_open
+from flows.stages import file_sha256
+
+ANNOTATIONS = "annotations"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What became of a round's requests in one look.
+
+    Args:
+        let_in: case ids.
+        refused: case id -> a sentence for its annotator.
+        skipped: case id -> why nobody annotates it.
+        open: requests that nothing has come back for yet.
+    """
+
+    let_in: tuple[str, ...]
+    refused: Mapping[str, str]
+    skipped: Mapping[str, str]
+    open: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """Takes annotations into a campaign.
+
+    Args:
+        campaign: its folder and ledger.
+        dataset: its cases and structures.
+        costs: of annotations whose time nobody kept.
+        unit: of selection.
+    """
+
+    campaign: Campaign
+    dataset: Dataset
+    costs: CostModel
+    unit: Unit
+
+    def open(self, number: int | None, requests: Sequence[Request]) -> tuple[Request, ...]:
+        """Requests that neither an annotation nor a skip answers yet.
+
+        Args:
+            number: of the round, None for the start set.
+            requests: of that round.
+        """
+        skipped = {entry.payload["case_id"] for entry in self.campaign.events("skip", number)}
+        found = still_open(requests, self.campaign.annotations(), self.unit)
+        return tuple(request for request in found if request.case_id not in skipped)
+
+    def take_in(
+        self,
+        number: int | None,
+        requests: Sequence[Request],
+        annotator: Annotator,
+        proposals: Mapping[str, Path] | None = None,
+    ) -> Taken:
+        """Pass what is back through the gate; each file is written before its line in the ledger.
+
+        Args:
+            number: of the round, None for the start set.
+            requests: of that round.
+            annotator: who has them.
+            proposals: case id -> label map that was sent out.
+
+        Raises:
+            AnnotationError: where what people wrote beside their work cannot be read.
+        """
+        let_in, refused = [], {}
+        answer = annotator.collect(self.open(number, requests))
+        for case_id, why in answer.skipped.items():
+            self.campaign.append("skip", round=number, case_id=case_id, reason=why)
+        for returned in answer.returned:
+            try:
+                self._let_in(number, returned, annotator.name, (proposals or {}).get(returned.case_id))
+                let_in.append(returned.case_id)
+            except AnnotationError as error:
+                refused[returned.case_id] = str(error)
+                self._put_aside(number, returned, annotator, str(error))
+        return Taken(
+            let_in=tuple(let_in),
+            refused=refused,
+            skipped=answer.skipped,
+            open=self.open(number, requests),
+        )
+
+    def _put_aside(self, number: int | None, returned: Returned, annotator: Annotator, reason: str) -> None:
+        sha256 = file_sha256(returned.path) if returned.path.is_file() else ""
+        place = annotator.refuse(returned, reason)
+        if place is not None:
+            self.campaign.append(
+                "refused",
+                round=number,
+                case_id=returned.case_id,
+                sha256=sha256,
+                reason=reason,
+                path=str(place.relative_to(self.campaign.folder)),
+            )
+
+    def _let_in(self, number: int | None, returned: Returned, annotator: str, proposal: Path | None) -> None:
+        case = self.dataset.by_id[returned.case_id]
+        request = Request(case_id=returned.case_id, structures=tuple(returned.structures))
+        checked = check_annotation(
+            returned.path,
+            case.view(),
+            read_grid(case.image),
+            request,
+            self.dataset.structures,
+            absent=returned.absent,
+            proposal=None if returned.confirmed else proposal,
+        )
+        annotated = [s for s in self.dataset.structures if s.name in returned.structures]
+        cost = annotation_cost(checked.label_map.array, annotated, self.costs, minutes=returned.minutes)
+        earlier = [a for a in self.campaign.annotations() if a.case_id == returned.case_id]
+        path, structures = self._write(returned, checked, earlier)
+        self.campaign.append(
+            "annotation",
+            round=number,
+            case_id=returned.case_id,
+            structures=structures,
+            answered=sorted(returned.structures),
+            absent=list(checked.absent),
+            path=str(path.relative_to(self.campaign.folder)),
+            sha256=file_sha256(path),
+            source_sha256=checked.sha256,
+            turned=checked.turned,
+            annotator=returned.annotator or annotator,
+            minutes=cost.minutes,
+            cost=cost.as_dict(),
+        )
+
+    def _write(
+        self, returned: Returned, checked: CheckedAnnotation, earlier: Sequence[Annotation]
+    ) -> tuple[Path, dict[str, float]]:
+        """Write the label map of a case beside its earlier versions; with all structures that it has now."""
+        folder, name = self.campaign.folder / ANNOTATIONS, f"{returned.case_id}.nii.gz"
+        label_map = checked.label_map
+        if not earlier:
+            write_volume(folder / name, label_map.array, label_map.affine)
+            return folder / name, dict(returned.structures)
+        before = read_label_map(earlier[-1].path)
+        labels = [s.label for s in self.dataset.structures if s.name in returned.structures]
+        path = folder / f"version_{len(earlier) + 1}" / name
+        array = merged(before.array, label_map.array, labels)
+        write_volume(path, np.asarray(array), label_map.affine)
+        return path, {**earlier[-1].structures, **returned.structures}

@@ -1,0 +1,198 @@
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cohort.annotation import Request, merged
+from cohort.budget import CostModel
+from cohort.case import Dataset
+from cohort.volume import read_label_map, write_volume
+from flows import campaign as campaigns
+from flows.annotators.base import Answer, Returned, WorkItem
+from flows.campaign import Campaign
+from flows.config import load_config
+from flows.intake import Intake
+from flows.requests import Unit
+
+Make = Callable[[int], np.ndarray]
+MakeIntake = Callable[[Unit], Intake]
+
+
+@dataclass
+class Person:
+    """An annotator whose answers a test sets."""
+
+    folder: Path
+    answer: Answer = field(default_factory=Answer)
+    name: str = "person"
+
+    def send(self, items: Sequence[WorkItem]) -> None:
+        """Nothing."""
+
+    def collect(self, requests: Sequence[Request]) -> Answer:
+        wanted = {request.case_id for request in requests}
+        return Answer(
+            returned=tuple(r for r in self.answer.returned if r.case_id in wanted),
+            skipped={k: v for k, v in self.answer.skipped.items() if k in wanted},
+        )
+
+    def refuse(self, returned: Returned, reason: str) -> Path | None:
+        return returned.path.replace(self.folder / f"{returned.case_id}.refused")
+
+    def waits_for(self, requests: Sequence[Request]) -> str:
+        return ", ".join(request.case_id for request in requests)
+
+
+@pytest.fixture
+def dataset(make_dataset: Callable[..., Dataset], tmp_path: Path, affine: np.ndarray) -> Dataset:
+    found = make_dataset({"a": "a", "b": "b", "c": "c"})
+    cases = []
+    for case in found.cases:
+        image = tmp_path / "images" / f"{case.case_id}.nii.gz"
+        write_volume(image, np.zeros((8, 12, 16), np.float32), affine)
+        cases.append(replace(case, image=image))
+    return replace(found, cases=tuple(cases))
+
+
+@pytest.fixture
+def intake(make_campaign_yaml: Callable[..., Path], dataset: Dataset) -> MakeIntake:
+    campaign: Campaign = campaigns.create_or_open(load_config(make_campaign_yaml("scans")))
+
+    def build(unit: Unit = "case") -> Intake:
+        return Intake(campaign=campaign, dataset=dataset, costs=CostModel(), unit=unit)
+
+    return build
+
+
+@pytest.fixture
+def person(tmp_path: Path, intake: MakeIntake) -> Person:
+    folder = intake("case").campaign.folder / "work"
+    folder.mkdir(parents=True)
+    return Person(folder=folder)
+
+
+def request(case_id: str, *structures: str) -> Request:
+    return Request(case_id=case_id, structures=structures or ("liver", "spleen"))
+
+
+def returned(path: Path, *structures: str, **more: object) -> Returned:
+    names = structures or ("liver", "spleen")
+    case_id = path.name.removesuffix(".nii.gz")
+    return Returned(case_id=case_id, path=path, structures=dict.fromkeys(names, 1.0), **more)  # type: ignore[arg-type]
+
+
+def payloads(intake: Intake, kind: str) -> list[Mapping[str, object]]:
+    return [entry.payload for entry in intake.campaign.events(kind)]
+
+
+class TestLettingIn:
+    def test_a_part_of_the_work(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, asked = intake("case"), [request("a"), request("b"), request("c")]
+        write_volume(person.folder / "a.nii.gz", make_label_map(3), affine)
+        person.answer = Answer(
+            returned=(returned(person.folder / "a.nii.gz", minutes=7.0, annotator="Dr. B"),),
+            skipped={"b": "motion"},
+        )
+        taken = gate.take_in(0, asked, person)
+        assert (taken.let_in, taken.refused, taken.skipped) == (("a",), {}, {"b": "motion"})
+        assert [each.case_id for each in taken.open] == ["c"]
+        (entry,) = payloads(gate, "annotation")
+        assert (entry["annotator"], entry["minutes"], entry["turned"]) == ("Dr. B", 7.0, False)
+        (skip,) = payloads(gate, "skip")
+        assert (skip["round"], skip["case_id"], skip["reason"]) == (0, "b", "motion")
+        again = gate.take_in(0, asked, person)
+        assert (again.let_in, dict(again.skipped)) == ((), {})
+        assert [each.case_id for each in gate.open(1, [request("b")])] == ["b"], "a later round may ask again"
+
+    def test_what_is_refused_stays_open_and_is_remembered(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray
+    ) -> None:
+        gate = intake("case")
+        write_volume(person.folder / "a.nii.gz", np.full((8, 12, 16), 9, np.uint8), affine)
+        person.answer = Answer(returned=(returned(person.folder / "a.nii.gz"),))
+        taken = gate.take_in(0, [request("a")], person)
+        assert "case a cannot be used" in taken.refused["a"]
+        assert [each.case_id for each in taken.open] == ["a"]
+        (entry,) = payloads(gate, "refused")
+        assert (entry["case_id"], entry["path"]) == ("a", "work/a.refused")
+        assert gate.campaign.annotations() == []
+
+    def test_a_flipped_file_is_turned_back(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, labels = intake("case"), make_label_map(3)
+        image = nib.Nifti1Image(labels.T, affine)
+        turned = image.as_reoriented(np.array([[1, 1], [0, -1], [2, 1]]))
+        nib.save(turned, person.folder / "a.nii.gz")
+        person.answer = Answer(returned=(returned(person.folder / "a.nii.gz"),))
+        assert gate.take_in(0, [request("a")], person).let_in == ("a",)
+        (entry,) = payloads(gate, "annotation")
+        assert entry["turned"] is True
+        (stored,) = gate.campaign.annotations()
+        np.testing.assert_array_equal(read_label_map(stored.path).array, labels)
+        np.testing.assert_allclose(read_label_map(stored.path).affine, affine, atol=1e-5)
+
+    def test_a_structure_that_is_missing_has_to_be_declared(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, labels = intake("case"), make_label_map(3)
+        labels[labels == 2] = 0
+
+        def hand_in(absent: frozenset[str]) -> Mapping[str, str]:
+            write_volume(person.folder / "a.nii.gz", labels, affine)
+            person.answer = Answer(returned=(returned(person.folder / "a.nii.gz", absent=absent),))
+            return gate.take_in(0, [request("a")], person).refused
+
+        assert (
+            "has no voxel of spleen, which was asked for; annotate it, or declare it"
+            in hand_in(frozenset())["a"]
+        )
+        assert "declares liver absent, but has voxels of it" in hand_in(frozenset({"liver", "spleen"}))["a"]
+        assert hand_in(frozenset({"spleen"})) == {}
+        assert payloads(gate, "annotation")[0]["absent"] == ["spleen"]
+
+    def test_an_unchanged_proposal_has_to_be_confirmed(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate = intake("case")
+        proposal = person.folder / "proposal.nii.gz"
+        write_volume(proposal, make_label_map(3), affine)
+
+        def hand_in(confirmed: bool) -> Mapping[str, str]:
+            write_volume(person.folder / "a.nii.gz", make_label_map(3), affine)
+            person.answer = Answer(returned=(returned(person.folder / "a.nii.gz", confirmed=confirmed),))
+            return gate.take_in(0, [request("a")], person, {"a": proposal}).refused
+
+        assert "is the proposal as it was sent; correct it, or say" in hand_in(False)["a"]
+        assert hand_in(True) == {}
+
+
+class TestStructures:
+    def test_annotations_of_a_case_grow_together(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, first, second = intake("structure"), make_label_map(3), make_label_map(5)
+        for number, (labels, name) in enumerate(((first, "liver"), (second, "spleen"))):
+            write_volume(person.folder / "a.nii.gz", labels, affine)
+            person.answer = Answer(returned=(returned(person.folder / "a.nii.gz", name),))
+            assert gate.take_in(number, [request("a", name)], person).let_in == ("a",)
+            assert gate.open(number, [request("a", name)]) == ()
+        earlier, later = gate.campaign.annotations()
+        assert (set(earlier.structures), set(later.structures)) == ({"liver"}, {"liver", "spleen"})
+        assert earlier.path != later.path
+        assert earlier.path.is_file(), "what was annotated first is kept"
+        found = read_label_map(later.path).array
+        np.testing.assert_array_equal(found == 2, second == 2)
+        np.testing.assert_array_equal(found == 1, (first == 1) & (second != 2))
+        assert later.cost.structures == 1.0, "only what is new costs"
+
+    def test_annotated_again_replaces(self) -> None:
+        earlier, new = np.array([1, 1, 2, 2, 0], np.uint8), np.array([0, 1, 1, 2, 1], np.uint8)
+        assert merged(earlier, new, [1]).tolist() == [0, 1, 1, 2, 1]
+        assert merged(earlier, new, [2]).tolist() == [1, 1, 0, 2, 0]
+        assert merged(earlier, new, [1, 2]).tolist() == new.tolist()
