@@ -105,7 +105,7 @@ def principal(centred: NDArray[np.float64], components: int = COMPONENTS) -> Vec
     return np.asarray(coordinates / scale if scale > 0.0 else coordinates, dtype=np.float32)
 
 
-def embed_any(features: Sequence[Vectors], components: int = COMPONENTS) -> Vectors:
+def embed_any(features: Sequence[NDArray[np.floating]], components: int = COMPONENTS) -> Vectors:
     """Features of another origin, (F,) each, as coordinates: unit variance, then principal components."""
     table = np.array(features, dtype=np.float64)
     spread = table.std(axis=0)

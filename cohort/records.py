@@ -80,6 +80,8 @@ class Prediction:
         slices: structure -> number of axial slices (first array axis) with a predicted voxel.
         uncertainty: kind ("entropy", ...) -> structure -> value, higher is less certain; NaN where a
             structure was not predicted at all.
+        features: what the segmenter made of the image, to tell how alike two cases are to it; empty for a
+            family that does not say.
     """
 
     case_id: str
@@ -88,6 +90,7 @@ class Prediction:
     voxels: Mapping[str, int] = field(default_factory=dict, hash=False)
     slices: Mapping[str, int] = field(default_factory=dict, hash=False)
     uncertainty: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
+    features: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

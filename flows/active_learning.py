@@ -33,7 +33,7 @@ from flows.candidates import NO_FEATURES, candidates, ranked_table
 from flows.config import ActiveLearningConfig, as_dict, config_sha256
 from flows.environment import code_version, use_threads
 from flows.estimator_stages import score_pool
-from flows.features import CACHE, FeatureTable, feature_stage
+from flows.features import CACHE, FeatureTable, feature_stage, segmenter_table
 from flows.intake import Intake
 from flows.progress import Display
 from flows.promotion import Promoter, pseudo_labels_version
@@ -253,10 +253,11 @@ class Loop:
         results = stages.evaluate(stages.segment("held-out", held_out, checkpoint), held_out)
         summary = summarise(results, structures)
         cost = Cost.total(annotation.cost for annotation in stages.annotations)
+        labelled = {annotation.case_id for annotation in stages.annotations}
         self.campaign.append(
             "result",
             round=stages.number,
-            labelled_cases=len({annotation.case_id for annotation in stages.annotations}),
+            labelled_cases=len(labelled),
             budget=cost.as_dict(),
             **_known({"dsc": summary.dsc, "nsd": summary.nsd}),
             dsc_per_structure=_known(summary.per_structure_dsc),
@@ -268,9 +269,8 @@ class Loop:
             code_version=code_version(),
             threads=use_threads(self.config.threads),
         )
-        labelled = len({annotation.case_id for annotation in stages.annotations})
         self.display.say(
-            f"[bold]{self.called} {stages.number}[/bold]: {labelled} labelled cases, "
+            f"[bold]{self.called} {stages.number}[/bold]: {len(labelled)} labelled cases, "
             f"{_pseudo_shown(stages)}DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
         )
 
@@ -289,7 +289,7 @@ class Loop:
                 f"with DSC in {evidence.cases} annotated cases (rank correlation {evidence.correlation:.2f}, "
                 f"p {evidence.p:.2f}); this round is chosen by {used}[/yellow]"
             )
-        budget, looks = self.config.budget.limit, self._looks(stages)
+        budget, looks = self.config.budget.limit, self._looks(stages, predictions)
         selection = select(
             strategy,
             candidates(
@@ -329,18 +329,24 @@ class Loop:
             ranked_sha256=file_sha256(stages.folder / rounds.RANKED),
         )
 
-    def _looks(self, stages: RoundStages) -> FeatureTable:
-        """How the images of the labelled cases and the pool look, where the strategy asks for it."""
+    def _looks(self, stages: RoundStages, predictions: Sequence[Prediction]) -> FeatureTable:
+        """How alike the labelled cases and the pool are, where the strategy asks for it."""
         if not self.config.uses_features:
             return NO_FEATURES
         by_id = self.cohort.dataset.by_id
-        return feature_stage(
+        table = feature_stage(
             self.campaign.folder,
             [by_id[case_id].view() for case_id in (*self.cohort.start, *self.cohort.pool)],
             self.fingerprints,
             self.config.campaigns_root / CACHE,
             stages.step,
         )
+        if self.config.features == "image":
+            return table
+        known = {prediction.case_id for prediction in predictions}
+        annotated = sorted({annotation.case_id for annotation in stages.annotations} - known)
+        labelled = stages.segment("labelled", [by_id[name] for name in annotated], stages.train())
+        return segmenter_table([*predictions, *labelled], table.broken)
 
     def _annotate(
         self, stages: RoundStages, predictions: Sequence[Prediction], scores: Sequence[QualityScore]

@@ -264,6 +264,7 @@ class ActiveLearningConfig(Configured):
     budget: BudgetModel = BudgetModel()
     unit: Unit = "case"
     strategy: Annotated[str, AfterValidator(_known_strategy)] = "quality"
+    features: Literal["image", "segmenter"] = "image"
     strategy_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     estimator: Annotated[str | None, AfterValidator(_known_estimator)] = None
     segmenter: SegmenterModel
@@ -277,6 +278,11 @@ class ActiveLearningConfig(Configured):
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
         _ = self.resolved_strategy
+        if self.features == "segmenter" and self.segmenter.family != "torch":
+            raise ValueError(
+                f"features is 'segmenter', but {self.segmenter.architecture} does not give any; "
+                "set it to image"
+            )
         if self.start.method == "diverse" and self.data.layout == "folders":
             raise ValueError(
                 "start.method is 'diverse', but the layout 'folders' says itself which cases are labelled; "

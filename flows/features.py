@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from cohort.case import CaseView
-from cohort.features import VERSION, ImageFeatures, Vectors, embed, read_features
+from cohort.errors import DataError
+from cohort.features import VERSION, ImageFeatures, Vectors, embed, embed_any, read_features
+from cohort.records import Prediction
 from cohort.volume import write_bytes
 from flows.stages import file_sha256, read_json, run_stage, write_json
 from segmenters.base import Report
@@ -93,6 +95,28 @@ def feature_stage(
     finished = run_stage(folder, "features", inputs, make)
     coordinates: Vectors = np.load(finished / _COORDINATES, allow_pickle=False)
     return FeatureTable(rows=dict(zip(names, coordinates, strict=True)), broken=read_json(finished / _BROKEN))
+
+
+def segmenter_table(predictions: Sequence[Prediction], broken: Mapping[str, str]) -> FeatureTable:
+    """Where cases lie among each other as a round's segmenter sees them.
+
+    Args:
+        predictions: of the labelled cases and the pool, by one checkpoint.
+        broken: case id -> why the scan cannot be used.
+
+    Raises:
+        DataError: for a prediction without features.
+    """
+    ordered = sorted(predictions, key=lambda prediction: prediction.case_id)
+    for prediction in ordered:
+        if not prediction.features:
+            raise DataError(
+                f"The prediction of case {prediction.case_id} has no features of the segmenter; remove it to "
+                "have it made again, or set features: image"
+            )
+    coordinates = embed_any([np.array(prediction.features) for prediction in ordered])
+    names = [prediction.case_id for prediction in ordered]
+    return FeatureTable(rows=dict(zip(names, coordinates, strict=True)), broken=broken)
 
 
 def _one(image: Path, cache: Path) -> tuple[Path, ImageFeatures]:

@@ -23,6 +23,7 @@ def write_prediction(
     structures: Sequence[Structure],
     checkpoint_sha256: str,
     uncertainty: Mapping[str, Mapping[str, float]],
+    features: Sequence[float] = (),
 ) -> Prediction:
     """Write a label map and its numbers; the JSON file comes last and says that both are whole.
 
@@ -34,6 +35,7 @@ def write_prediction(
         structures: what to count.
         checkpoint_sha256: of the weights that made it.
         uncertainty: kind -> structure -> value.
+        features: of the image, if the family gives any.
     """
     counts = np.bincount(labels.ravel(), minlength=256)
     per_slice = {s.name: int((labels == s.label).any(axis=(1, 2)).sum()) for s in structures}
@@ -44,6 +46,7 @@ def write_prediction(
         voxels={s.name: int(counts[s.label]) for s in structures},
         slices=per_slice,
         uncertainty={kind: dict(values) for kind, values in uncertainty.items()},
+        features=tuple(features),
     )
     beside = out / f"{case_id}.json"
     beside.unlink(missing_ok=True)
@@ -67,6 +70,7 @@ def read_prediction(json_path: Path) -> Prediction:
             voxels={name: int(count) for name, count in values["voxels"].items()},
             slices={name: int(count) for name, count in values["slices"].items()},
             uncertainty={kind: _from_nullable(found) for kind, found in values["uncertainty"].items()},
+            features=tuple(float(value) for value in values.get("features", ())),
         )
     except FileNotFoundError as error:
         raise DataError(f"{json_path} does not exist; expected the numbers of a prediction there") from error
@@ -111,6 +115,7 @@ def _to_json(prediction: Prediction) -> dict[str, Any]:
             kind: {name: None if math.isnan(value) else value for name, value in values.items()}
             for kind, values in prediction.uncertainty.items()
         },
+        **({"features": list(prediction.features)} if prediction.features else {}),
     }
 
 

@@ -13,6 +13,7 @@ from cohort.volume import read_image
 from segmenters.base import Report
 from segmenters.checkpoints import load_network
 from segmenters.config import SegmenterConfig
+from segmenters.deep_features import DeepFeatures, rounded
 from segmenters.denormals import denormals
 from segmenters.fitting import make_fit, run_fit
 from segmenters.inference import Windows, labels_on_image, predict_probabilities
@@ -128,6 +129,7 @@ class _Predictor:
     ) -> None:
         network, recipe = load_network(checkpoint, config.network)
         self._network = to_device(network, device)
+        self._deep = DeepFeatures(self._network)
         self._recipe, self._sha256, self._structures = recipe, checkpoint.sha256, structures
         self._labels = channel_labels(recipe.structures, structures, checkpoint.path)
         self._out, self._uncertainty, self._device = out, uncertainty, device
@@ -142,7 +144,8 @@ class _Predictor:
                 self._network, prepared, self._recipe.config, self._windows, variation
             )
 
-        prob = again(Variation())
+        with self._deep.collecting():
+            prob = again(Variation())
         names = [structure.name for structure in self._structures]
         return write_prediction(
             self._out,
@@ -152,6 +155,7 @@ class _Predictor:
             self._structures,
             self._sha256,
             measure(Passes(prob=prob, again=again), self._uncertainty, self._recipe.structures, names),
+            rounded(self._deep.values()),
         )
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cohort.annotation import Request
 from cohort.budget import Budget, Cost
+from cohort.seeds import derive_seed
 
 Priorities = NDArray[np.float64]
 Features = NDArray[np.float32]
@@ -32,6 +33,7 @@ class Candidate:
         broken: why the scan cannot be used, "" for one that can.
         cost: what annotating it is expected to cost.
         further: what it costs in a round that annotates another part of the case already; None: the same.
+        identity: hash of its key, made from it.
     """
 
     case_id: str
@@ -45,6 +47,10 @@ class Candidate:
     broken: str = ""
     cost: Cost
     further: Cost | None = None
+    identity: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", derive_seed(0, *self.key))
 
     @property
     def key(self) -> Key:

@@ -12,7 +12,6 @@ from cohort.seeds import derive_seed
 from cohort.selection.base import FIRST_ROUND, Candidate, Priorities, RoundContext
 from cohort.selection.draws import gumbel, ranking, ties
 from cohort.selection.power import Schedule, shares
-from cohort.selection.quality import Quality
 from cohort.selection.scores import ScoreTable
 
 
@@ -60,7 +59,7 @@ class Clasp:
             SelectionError: if a score is infinite.
         """
         beta, table = self.schedule.at(context), ScoreTable.of(candidates)
-        overall = Quality().priorities(candidates, rng, context)
+        overall = -table.mean()
         key = int(rng.integers(2**63 - 1))
         lists = [ranking(_noised(overall, gumbel(candidates, rng), beta), ties(candidates, key))]
         for structure, quality in zip(table.structures, table.filled().T, strict=True):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cohort.errors import ConfigError
 from cohort.selection.base import FIRST_ROUND, Candidate, Judged, Key, Priorities, RoundContext, Strategy
 from cohort.selection.basket import Basket
-from cohort.selection.distances import feature_matrix, nearest
+from cohort.selection.distances import feature_matrix, nearest, squared_distances
 from cohort.selection.draws import order_of, ties
 from cohort.selection.scores import ScoreTable
 
@@ -21,6 +21,7 @@ MOST_OUTLIERS = 256
 """So many of the candidates with the most extreme priority are looked at."""
 
 _TO_SIGMA = 1.4826
+_BLOCK = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +176,14 @@ class Guarded:
         if not extreme.size:
             return frozenset()
         extreme = extreme[np.argsort(-priorities[extreme], kind="stable")][:MOST_OUTLIERS]
-        features = feature_matrix(candidates)
-        cases = np.array([candidate.case_id for candidate in candidates])
-        sample = np.argsort(ties(candidates, context.seed, "landmarks"))[:LANDMARKS]
-        usual = _to_nearest_other(features, cases, sample, context)
-        own = _to_nearest_other(features, cases, extreme, context)
-        far = _beyond(own, usual, self.outlier_bound)
+        cases = {candidate.case_id: candidate for candidate in candidates}
+        names = list(cases)
+        place_of = {name: place for place, name in enumerate(names)}
+        sample = np.argsort(ties(list(cases.values()), context.seed))[:LANDMARKS]
+        own = [place_of[candidates[int(place)].case_id] for place in extreme]
+        features = feature_matrix(list(cases.values()))
+        usual = _to_nearest_other(features, names, sample.tolist(), context)
+        far = _beyond(_to_nearest_other(features, names, own, context), usual, self.outlier_bound)
         return frozenset(candidates[int(place)].key for place in extreme[far])
 
 
@@ -234,17 +237,17 @@ def _beyond(values: Priorities, usual: Priorities, bound: float) -> NDArray[np.b
 
 
 def _to_nearest_other(
-    features: NDArray[np.float32],
-    cases: NDArray[np.str_],
-    rows: NDArray[np.intp],
-    context: RoundContext,
+    features: NDArray[np.float32], names: Sequence[str], rows: Sequence[int], context: RoundContext
 ) -> Priorities:
-    """(M,) distance of some rows to the nearest other case of the pool or the labelled ones."""
+    """(M,) distance of the cases in some rows to the nearest other case of the pool or the labelled ones."""
     found = np.empty(len(rows))
-    for number, row in enumerate(rows.tolist()):
-        own = cases == cases[row]
-        distances = nearest(features, features[row][None])
-        others = [row_of for name, row_of in context.labelled.items() if name != cases[row]]
-        labelled = nearest(features[row][None], np.array(others) if others else None)[0]
-        found[number] = np.sqrt(min(distances[~own].min(initial=np.inf), labelled))
-    return found
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        distances = squared_distances(features, features[list(block)])
+        distances[list(block), np.arange(len(block))] = np.inf
+        found[start : start + _BLOCK] = distances.min(axis=0)
+    for number, row in enumerate(rows):
+        others = [looks for name, looks in context.labelled.items() if name != names[row]]
+        if others:
+            found[number] = min(found[number], nearest(np.array(others), features[row][None]).min())
+    return np.sqrt(found)

@@ -37,9 +37,4 @@ class Quality:
         Raises:
             SelectionError: if a score is infinite.
         """
-        filled = ScoreTable.of(candidates).filled()
-        counted = ~np.isnan(filled)
-        count = counted.sum(axis=1)
-        priorities = -np.where(counted, filled, 0.0).sum(axis=1) / np.maximum(count, 1)
-        judged = count > 0
-        return np.where(judged, priorities, priorities[judged].max() if judged.any() else 0.0)
+        return -ScoreTable.of(candidates).mean()

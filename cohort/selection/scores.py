@@ -35,10 +35,10 @@ class ScoreTable:
         column = {name: number for number, name in enumerate(names)}
         values = np.full((len(candidates), len(names)), np.nan)
         asked = np.zeros(values.shape, dtype=np.bool_)
-        for row, candidate in enumerate(candidates):
-            columns = [column[name] for name in candidate.scores]
-            values[row, columns] = list(candidate.scores.values())
-            asked[row, columns] = True
+        columns = [column[name] for candidate in candidates for name in candidate.scores]
+        rows = np.repeat(np.arange(len(candidates)), [len(candidate.scores) for candidate in candidates])
+        values[rows, columns] = [score for c in candidates for score in c.scores.values()]
+        asked[rows, columns] = True
         infinite = np.argwhere(np.isinf(values))
         if infinite.size:
             row, place = (int(index) for index in infinite[0])
@@ -58,3 +58,12 @@ class ScoreTable:
         worst = np.where(scored, self.values, np.inf).min(axis=0, initial=np.inf)
         worst = np.where(np.isfinite(worst), worst, np.nan)
         return np.where(scored, self.values, np.where(self.asked, worst, np.nan))
+
+    def mean(self) -> NDArray[np.float64]:
+        """(N,) mean of the filled scores; the worst mean for a candidate without any, 0 where all are."""
+        filled = self.filled()
+        counted = ~np.isnan(filled)
+        count = counted.sum(axis=1)
+        means = np.where(counted, filled, 0.0).sum(axis=1) / np.maximum(count, 1)
+        judged = count > 0
+        return np.where(judged, means, means[judged].min() if judged.any() else 0.0)

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,13 @@ import pytest
 from cohort.budget import Budget, Cost
 from cohort.errors import SelectionError
 from cohort.selection import PRESETS, STRATEGIES, Candidate, Strategy, select
+from cohort.selection.clasp import Clasp
+from cohort.selection.diversity import CoreSet, Diverse, Representative
+from cohort.selection.guards import Guarded
+from cohort.selection.per_cost import PerCost
+from cohort.selection.power import Power, Schedule
+from cohort.selection.quality import Quality
+from cohort.selection.stratified import Stratified
 
 BUDGET = Budget(currency="minutes", per_round=12.0)
 
@@ -38,9 +46,23 @@ def make_pool(seed: int, count: int = 30) -> list[Candidate]:
     return pool
 
 
-@pytest.fixture(params=[*STRATEGIES, *(f"preset {name}" for name in PRESETS)])
+COMPOSED: Mapping[str, Strategy] = {
+    strategy.name: strategy
+    for strategy in (
+        Stratified(inner=Quality(), allocation="equal"),
+        Diverse(inner=Power(inner=Quality())),
+        Guarded(inner=Power(inner=PerCost(inner=Representative(inner=Quality())))),
+        Power(inner=CoreSet(), schedule=Schedule(start=4.0, end=4.0)),
+        PerCost(inner=Guarded(inner=Clasp())),
+    )
+}
+
+
+@pytest.fixture(params=[*STRATEGIES, *(f"preset {name}" for name in PRESETS), *COMPOSED])
 def strategy(request: pytest.FixtureRequest) -> Strategy:
     name = str(request.param)
+    if name in COMPOSED:
+        return COMPOSED[name]
     return PRESETS[name.removeprefix("preset ")][0] if name.startswith("preset ") else STRATEGIES[name]
 
 

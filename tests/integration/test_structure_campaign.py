@@ -1,4 +1,4 @@
-"""A campaign that asks for single structures of cases, through real Prefect and real MLflow."""
+"""Campaigns by structure and by core-set, through real Prefect and real MLflow."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,3 +55,21 @@ def test_only_the_structures_that_were_asked_for_are_annotated(
         (c, s) for c in asked for s in asked[c]
     }
     assert campaign.events("result")[1].payload["labelled_cases"] == 3 + len(asked)
+
+
+def test_a_core_set_on_features_of_the_segmenter_from_a_diverse_start(
+    make_decathlon: Callable[..., Path], make_campaign_yaml: Callable[..., Path]
+) -> None:
+    changes = {"strategy": "core_set", "features": "segmenter", "start.method": "diverse", "rounds": 3}
+    path = make_campaign_yaml(make_decathlon(10), changes)
+    campaign = launch(load_config(path), Display(quiet=True))
+    selections = [entry.payload for entry in campaign.events("selection")]
+    assert len(selections) == 2
+    assert [len(selection["selected"]) for selection in selections] == [2, 2]
+    before = [campaign.round_folder(n) / "ranked.csv" for n in range(2)]
+    tables = [pd.read_csv(path) for path in before]
+    assert (tables[0]["priority"] > 0.0).all()
+    assert tables[0]["priority"].is_monotonic_decreasing
+    assert list(campaign.round_folder(1).glob("segment-labelled-*/stage.json"))
+    launch(load_config(path), Display(quiet=True))
+    assert [entry.payload for entry in campaign.events("selection")] == selections

@@ -100,3 +100,34 @@ def test_a_larger_budget_never_buys_less_in_total_when_cases_cost_the_same(
     fewer = select(strategy, same, small, round=0, seed=seed).selected
     more = select(strategy, same, large, round=0, seed=seed).selected
     assert more[: len(fewer)] == fewer
+
+
+@given(pools(), BUDGETS, NAMES, SEEDS, st.randoms(use_true_random=False))
+def test_structures_of_cases_keep_all_this_too(
+    pool: list[Candidate], budget: Budget, name: str, seed: int, random: object
+) -> None:
+    parts = [
+        replace(
+            whole,
+            part=structure,
+            structures=(structure,),
+            scores={structure: whole.scores[structure]},
+            volumes_ml={structure: whole.volumes_ml[structure]},
+            further=Cost(**{n: amount / 2.0 for n, amount in whole.cost.as_dict().items()}),
+        )
+        for whole in pool
+        for structure in ("liver", "spleen")
+    ]
+    labelled = {"known": np.array([0.25, 3.0], dtype=np.float32)}
+    selection = select(STRATEGIES[name], parts, budget, round=1, rounds=3, seed=seed, labelled=labelled)
+    assert budget.amount(selection.predicted_cost) <= budget.per_round * (1 + 1e-6)
+    taken = {(place.case_id, place.part) for place in selection.ranked if place.selected}
+    assert {(r.case_id, name) for r in selection.requests for name in r.structures} == taken
+    assert len(set(selection.selected)) == len(selection.selected)
+    opened = {case_id for case_id, _ in taken}
+    costs = [budget.amount(part.cost) for part in parts if part.key in taken]
+    assert budget.amount(selection.predicted_cost) <= sum(costs) * (1 + 1e-6)
+    assert len(opened) == len(selection.requests)
+    random.shuffle(parts)  # type: ignore[attr-defined]
+    again = select(STRATEGIES[name], parts, budget, round=1, rounds=3, seed=seed, labelled=labelled)
+    assert again == selection

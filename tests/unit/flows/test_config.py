@@ -458,3 +458,7 @@ class TestStrategy:
         }
         found = mistakes(path, f"data={folders}", "start.method=diverse")
         assert "start.method is 'diverse', but the layout 'folders'" in found["(whole file)"]
+
+    def test_features_of_a_segmenter_that_gives_none(self, make_campaign_yaml: MakeYaml) -> None:
+        path = make_campaign_yaml("scans", {"segmenter": {"family": "nnunet"}, "features": "segmenter"})
+        assert "does not give any; set it to image" in mistakes(path)["(whole file)"]

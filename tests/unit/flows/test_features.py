@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from cohort.case import Case
+from cohort.errors import DataError
+from cohort.records import Prediction
 from cohort.volume import write_volume
 from flows import data
 from flows.config import load_config
-from flows.features import FeatureTable, feature_stage, image_features
+from flows.features import FeatureTable, feature_stage, image_features, segmenter_table
 from flows.progress import Display
 
 Make = Callable[..., Path]
@@ -68,6 +70,26 @@ def test_it_says_which_scans_are_broken(
 ) -> None:
     write_volume(cases[4].image, np.zeros(cases[4].shape, dtype=np.float32), affine)
     assert build().broken == {"case_04": "constant: every voxel is 0"}
+
+
+class TestSegmenterTable:
+    @staticmethod
+    def prediction(case_id: str, *features: float) -> Prediction:
+        return Prediction(case_id=case_id, mask=Path("m.nii.gz"), checkpoint_sha256="c", features=features)
+
+    def test_like_cases_are_near(self) -> None:
+        seen = [("b", 9.0, 1.0), ("a", 0.0, 2.0), ("c", 9.1, 1.1)]
+        predictions = [self.prediction(*each) for each in seen]
+        found = segmenter_table(predictions, {"a": "constant"})
+        rows = found.rows
+        assert np.linalg.norm(rows["b"] - rows["c"]) < np.linalg.norm(rows["b"] - rows["a"])
+        assert found.broken == {"a": "constant"}
+        other = segmenter_table(predictions[::-1], {})
+        assert all(np.array_equal(rows[name], other.rows[name]) for name in "abc")
+
+    def test_predictions_that_have_none(self) -> None:
+        with pytest.raises(DataError, match="case b has no features of the segmenter"):
+            segmenter_table([self.prediction("a", 1.0), self.prediction("b")], {})
 
 
 class TestDiverseStart:

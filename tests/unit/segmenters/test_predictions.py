@@ -60,3 +60,12 @@ def test_broken_numbers_are_named(tmp_path, text):
 
     with pytest.raises(DataError, match=r"a.json is no prediction .* predict the case again"):
         read_prediction(tmp_path / "a.json")
+
+
+def test_features_come_back_and_are_left_out_where_there_are_none(
+    written, tmp_path, labels, affine, structures
+):
+    assert "features" not in (tmp_path / "a.json").read_text()
+    assert read_prediction(tmp_path / "a.json").features == ()
+    write_prediction(tmp_path, "b", labels, affine, structures, "sha", {}, (0.5, -1.25))
+    assert read_prediction(tmp_path / "b.json").features == (0.5, -1.25)

@@ -62,6 +62,7 @@ def test_what_is_there_is_not_predicted_again(cases, as_case, structures, config
     views = [as_case(case).view() for case in cases]
     out = tmp_path / "p"
     predictions = segmenter.predict(views, first, structures, out)
+    assert all(len(prediction.features) == config.channels[-1] for prediction in predictions)
     for prediction in predictions:
         os.utime(prediction.mask, ns=(1, 1))
 
