@@ -40,6 +40,8 @@ from flows.promotion import Promoter, pseudo_labels_version
 from flows.round_stages import RoundStages
 from flows.stages import file_sha256, json_sha256
 from flows.tracking import Tracker
+from segmenters.base import SegmenterSettings
+from segmenters.config import SegmenterConfig
 from segmenters.evaluation import summarise
 
 FIGURES = "figures"
@@ -177,6 +179,7 @@ class Loop:
             cohort=self.cohort,
             settings=self.config.pseudo_labels,
             seed=self.config.seed,
+            images_too=_learns_from_images(self.config.segmenter),
         )
 
     def _promote(
@@ -409,7 +412,7 @@ def _pseudo_labelled(stages: RoundStages) -> dict[str, object]:
     weights = [weight for label in stages.pseudo_labels for weight in label.structures.values()]
     return {
         "pseudo_labels": {
-            "cases": len(stages.pseudo_labels),
+            "cases": sum(bool(label.structures) for label in stages.pseudo_labels),
             "masks": len(weights),
             "weight": math.fsum(weights),
             "version": pseudo_labels_version(stages.pseudo_labels),
@@ -419,7 +422,13 @@ def _pseudo_labelled(stages: RoundStages) -> dict[str, object]:
 
 def _pseudo_shown(stages: RoundStages) -> str:
     masks = sum(len(label.structures) for label in stages.pseudo_labels)
-    return f"{masks} pseudo-labels of {len(stages.pseudo_labels)} cases, " if masks else ""
+    cases = sum(bool(label.structures) for label in stages.pseudo_labels)
+    return f"{masks} pseudo-labels of {cases} cases, " if masks else ""
+
+
+def _learns_from_images(segmenter: SegmenterSettings) -> bool:
+    """Whether a training uses images without masks, for consistency."""
+    return isinstance(segmenter, SegmenterConfig) and segmenter.semi_supervision.consistency > 0.0
 
 
 def _known(values: Mapping[str, float]) -> dict[str, float | None]:
