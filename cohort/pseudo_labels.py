@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cohort.errors import SelectionError
 from cohort.filtering.base import Verdict
 
 
@@ -16,17 +15,14 @@ class PseudoLabel:
         case_id: of the case.
         path: of the predicted label map, which may hold structures that are not kept.
         sha256: of that file.
-        structures: name -> weight in the loss, in (0, 1], of those that are kept; at least one.
+        structures: name -> weight in the loss, in (0, 1], of those that are kept; none for a case whose image
+            alone is used.
     """
 
     case_id: str
     path: Path
     sha256: str
     structures: Mapping[str, float] = field(hash=False)
-
-    def __post_init__(self) -> None:
-        if not self.structures:
-            raise SelectionError(f"The pseudo-label of case {self.case_id} keeps no structure; leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,8 @@ from flows.round_stages import RoundStages
 from flows.stages import file_sha256, json_sha256
 from flows.tracking import Tracker
 from flows.trial import Trial, trial_entry
+from segmenters.base import SegmenterSettings
+from segmenters.config import SegmenterConfig
 from segmenters.evaluation import summarise
 
 FIGURES = "figures"
@@ -188,6 +190,7 @@ class Loop:
             cohort=self.cohort,
             settings=self.config.pseudo_labels,
             seed=self.config.seed,
+            images_too=_learns_from_images(self.config.segmenter),
         )
 
     def _promote(
@@ -438,7 +441,7 @@ def _pseudo_labelled(stages: RoundStages) -> dict[str, object]:
     weights = [weight for label in stages.pseudo_labels for weight in label.structures.values()]
     return {
         "pseudo_labels": {
-            "cases": len(stages.pseudo_labels),
+            "cases": sum(bool(label.structures) for label in stages.pseudo_labels),
             "masks": len(weights),
             "weight": math.fsum(weights),
             "version": pseudo_labels_version(stages.pseudo_labels),
@@ -448,7 +451,13 @@ def _pseudo_labelled(stages: RoundStages) -> dict[str, object]:
 
 def _pseudo_shown(stages: RoundStages) -> str:
     masks = sum(len(label.structures) for label in stages.pseudo_labels)
-    return f"{masks} pseudo-labels of {len(stages.pseudo_labels)} cases, " if masks else ""
+    cases = sum(bool(label.structures) for label in stages.pseudo_labels)
+    return f"{masks} pseudo-labels of {cases} cases, " if masks else ""
+
+
+def _learns_from_images(segmenter: SegmenterSettings) -> bool:
+    """Whether a training uses images without masks, for consistency."""
+    return isinstance(segmenter, SegmenterConfig) and segmenter.semi_supervision.consistency > 0.0
 
 
 def _known(values: Mapping[str, float]) -> dict[str, float | None]:

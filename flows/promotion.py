@@ -36,12 +36,14 @@ class Promoter:
         cohort: of the campaign.
         settings: which masks are kept.
         seed: of the campaign.
+        images_too: whether a training uses the images of the other cases of the pool, without their masks.
     """
 
     campaign: Campaign
     cohort: Cohort
     settings: PseudoLabelsModel
     seed: int
+    images_too: bool = False
 
     def in_force(self, number: int) -> tuple[PseudoLabel, ...]:
         """The pseudo-labels that a round learns from: those that the round before promoted.
@@ -113,8 +115,8 @@ class Promoter:
             ]
             if rows:
                 self.campaign.append("revocation", round=number, promoted_in=number - 1, masks=rows)
-        kept = kept_structures(verdicts)
-        files = {p.case_id: p.mask for p in predictions if p.case_id in kept}
+        used = {verdict.case_id for verdict in verdicts if verdict.kept or self.images_too}
+        files = {p.case_id: p.mask for p in predictions if p.case_id in used}
         self.campaign.append(
             "promotion",
             round=number,
@@ -148,8 +150,8 @@ class Promoter:
         for mask in payload["masks"]:
             structures.setdefault(mask["case_id"], {})[mask["structure"]] = float(mask["weight"])
         found = []
-        for case_id, own in sorted(structures.items()):
-            about = payload["files"][case_id]
+        for case_id, about in sorted(payload["files"].items()):
+            own = structures.get(case_id, {})
             path = self.campaign.folder / about["path"]
             _check_unaltered(path, about["sha256"])
             found.append(PseudoLabel(case_id=case_id, path=path, sha256=about["sha256"], structures=own))

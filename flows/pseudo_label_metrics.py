@@ -32,7 +32,7 @@ def metrics(campaign: Campaign) -> Iterator[tuple[Entry, Values]]:
             entry,
             {
                 "pseudo_labels/masks": float(len(masks)),
-                "pseudo_labels/cases": float(len(entry.payload["files"])),
+                "pseudo_labels/cases": float(len({mask["case_id"] for mask in masks})),
                 "pseudo_labels/weight": float(sum(mask["weight"] for mask in masks)),
             },
         )

@@ -156,6 +156,11 @@ class SegmenterConfig:
             raise ConfigError(
                 f"window_hu is {self.window_hu}, expected (lower, upper) with lower below upper"
             )
+        if self.semi_supervision.consistency and not self.average_decay:
+            raise ConfigError(
+                "semi_supervision.consistency follows the moving average of the weights, but average_decay "
+                "is 0; set it, for example to 0.98"
+            )
         self._check_levels()
         self._check_spacing()
 

@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cohort.errors import ModelError
 from cohort.seeds import derive_seed
 from segmenters.config import SegmenterConfig
+from segmenters.consistency import MeanTeacher
 from segmenters.distributed import Group
 from segmenters.loading import Batch
 from segmenters.losses import LossTerms, loss_of
@@ -28,6 +29,7 @@ def add_gradient(
     *,
     seed: int,
     step: int,
+    teacher: MeanTeacher | None = None,
 ) -> dict[str, float]:
     """Add the gradient of the loss over all micro-batches of all processes to the network's.
 
@@ -41,51 +43,64 @@ def add_gradient(
         group: of processes.
         seed: of dropout.
         step: of the training.
+        teacher: to agree with on patches that no human annotated; None asks for no agreement.
 
     Returns:
-        "loss", "dice_loss" and "cross_entropy" over the whole batch.
+        "loss", "dice_loss" and "cross_entropy" over the whole batch; with a teacher "consistency" too, which
+        is no part of "loss".
 
     Raises:
         ModelError: if the loss is not finite.
     """
 
-    def terms(turn: int, pool: Pool) -> LossTerms:
+    def terms(turn: int, pool: Pool, asked: MeanTeacher | None = None) -> tuple[LossTerms, Tensor]:
         torch.manual_seed(derive_seed(seed, "dropout", step, turn, group.rank))
-        return _terms(network, batches[turn], config, device, pool)
+        return _terms(network, batches[turn], config, device, pool, asked, turn)
 
     pools = _pools(network, len(batches), terms, group)
     found = []
     for turn, pool in enumerate(pools):
         last = turn == len(pools) - 1
         with nullcontext() if last else _without_exchange(network):
-            part = terms(turn, pool)
+            part, consistency = terms(turn, pool, teacher)
             # processes' gradients are averaged, but each holds only its own part of the whole batch's Dice
-            torch.autograd.backward(group.size * part.dice + part.cross_entropy / len(pools))
-        found.append(torch.stack([part.dice.detach(), part.cross_entropy.detach()]))
-    dice, cross_entropy = (group.total(torch.stack(found).mean(dim=0)) / group.size).tolist()
+            own = part.cross_entropy + consistency
+            torch.autograd.backward(group.size * part.dice + own / len(pools))
+        found.append(torch.stack([part.dice.detach(), part.cross_entropy.detach(), consistency.detach()]))
+    means = (group.total(torch.stack(found).mean(dim=0)) / group.size).tolist()
+    dice, cross_entropy, agreement = means
     if not math.isfinite(dice + cross_entropy):
         raise ModelError(
             f"The loss is {dice + cross_entropy} at step {step}; lower learning_rate (now "
             f"{config.learning_rate}) or train with precision float32"
         )
-    return {"loss": dice + cross_entropy, "dice_loss": dice, "cross_entropy": cross_entropy}
+    losses = {"loss": dice + cross_entropy, "dice_loss": dice, "cross_entropy": cross_entropy}
+    return losses if teacher is None else {**losses, "consistency": agreement}
 
 
 def _terms(
-    network: nn.Module, batch: Batch, config: SegmenterConfig, device: torch.device, pool: Pool
-) -> LossTerms:
+    network: nn.Module,
+    batch: Batch,
+    config: SegmenterConfig,
+    device: torch.device,
+    pool: Pool,
+    teacher: MeanTeacher | None,
+    turn: int,
+) -> tuple[LossTerms, Tensor]:
     images = batch.images.to(device=device, memory_format=torch.channels_last_3d, non_blocking=True)
     channels = batch.channels.to(device, non_blocking=True)
     known = batch.known.to(device, non_blocking=True)
     with autocast(config.precision, device):
         logits = network(images)
     weight = None if batch.weight is None else batch.weight.to(device, non_blocking=True)
-    return loss_of(logits, channels, known, pool, weight)
+    found = loss_of(logits, channels, known, pool, weight)
+    if teacher is None or batch.pseudo is None:
+        return found, torch.zeros((), device=device)
+    finest = logits if isinstance(logits, Tensor) else logits[0]
+    return found, teacher.loss(images, finest, batch.pseudo, turn)
 
 
-def _pools(
-    network: nn.Module, count: int, terms: Callable[[int, Pool], LossTerms], group: Group
-) -> list[Pool]:
+def _pools(network: nn.Module, count: int, terms: Callable[[int, Pool], object], group: Group) -> list[Pool]:
     """One pool per micro-batch. Several take a forward pass each to know the sums over all of them."""
     if count == 1:
         return [over_processes(group)]

@@ -18,13 +18,14 @@ from segmenters.sampling import make_sampler
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """Patches: images (B, 1, D, H, W) float32, channels (B, D, H, W) int64, known (B, C) bool, and weight
-    (B, C) float32, None where every label counts fully."""
+    """Patches: images (B, 1, D, H, W) float32, channels (B, D, H, W) int64, known (B, C) bool, weight (B, C)
+    float32, None where every label counts fully, and pseudo (B,) bool, None where people annotated all."""
 
     images: Tensor
     channels: Tensor
     known: Tensor
     weight: Tensor | None = None
+    pseudo: Tensor | None = None
 
     def pinned(self) -> "Batch":
         """The batch in memory that a GPU can copy from while it computes."""
@@ -33,6 +34,7 @@ class Batch:
             channels=self.channels.pin_memory(),
             known=self.known.pin_memory(),
             weight=None if self.weight is None else self.weight.pin_memory(),
+            pseudo=self.pseudo,
         )
 
 
@@ -51,6 +53,7 @@ class Patches:
     ) -> None:
         self._cases, self._spacing_mm, self._config, self._seed = cases, spacing_mm, config, seed
         self._padding = padding_value(config)
+        self._pseudo = any(case.pseudo for case in cases)
         self._weighted = any(case.weight is not None for case in cases)
         self._sampler = make_sampler(
             cases,
@@ -68,6 +71,7 @@ class Patches:
             channels=torch.stack([channels for _, channels, _ in patches]).long(),
             known=torch.stack([case.known for _, _, case in patches]),
             weight=_weights([case for _, _, case in patches]) if self._weighted else None,
+            pseudo=torch.tensor([case.pseudo for _, _, case in patches]) if self._pseudo else None,
         )
 
     def _patch(self, number: int) -> tuple[Tensor, Tensor, PreparedCase]:

@@ -14,6 +14,7 @@ from cohort.case import Spacing
 from cohort.seeds import derive_seed
 from segmenters.averaging import WeightAverage
 from segmenters.config import SegmenterConfig
+from segmenters.consistency import MeanTeacher, ramp
 from segmenters.denormals import denormals
 from segmenters.distributed import ALONE, Group
 from segmenters.early_stopping import Stopping, Validation
@@ -171,12 +172,33 @@ class _Run:
             settings["lr"] = rate * settings["rate_factor"]
         self._optimiser.zero_grad(set_to_none=True)
         losses = add_gradient(
-            self._shared, batches, self._config, self._device, self._group, seed=self._seed, step=self.step
+            self._shared,
+            batches,
+            self._config,
+            self._device,
+            self._group,
+            seed=self._seed,
+            step=self.step,
+            teacher=self._teacher(),
         )
         nn.utils.clip_grad_norm_(self._network.parameters(), _GRADIENT_NORM)
         self._optimiser.step()
         self._recent.append(losses)
         self._average.update()
+
+    def _teacher(self) -> MeanTeacher | None:
+        """The averaged weights, where the network should agree with them."""
+        settings = self._config.semi_supervision
+        if not settings.consistency:
+            return None
+        return MeanTeacher(
+            network=self._network,
+            weights=self._average.weights(),
+            config=self._config,
+            device=self._device,
+            share=ramp(self.step, self._steps, settings.consistency_rise),
+            seed=derive_seed(self._seed, "consistency", self.step, self._group.rank),
+        )
 
     def has_ended(self) -> bool:
         """Whether this was the last step; measures the held-back cases when their turn has come."""

@@ -34,12 +34,19 @@ class SemiSupervision:
     Args:
         pseudo_share: largest share of the patches that is cut from pseudo-labelled cases, so that a batch
             always holds what people annotated too.
+        consistency: weight of the difference between the network and the average of its weights on patches
+            that no human annotated, kept masks or not; 0 is off. See `segmenters.consistency`.
+        consistency_rise: fraction of the steps over which that weight rises.
     """
 
     pseudo_share: float = 0.5
+    consistency: float = 0.0
+    consistency_rise: float = 0.3
 
     def __post_init__(self) -> None:
         check_range("semi_supervision.pseudo_share", self.pseudo_share, 0.0, 1.0)
+        check_range("semi_supervision.consistency", self.consistency, 0.0, math.inf)
+        check_range("semi_supervision.consistency_rise", self.consistency_rise, 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,7 @@
 import math
-from pathlib import Path
 
-import pytest
-
-from cohort.errors import SelectionError
 from cohort.filtering import Verdict
-from cohort.pseudo_labels import PseudoLabel, Revocation, kept_structures, revocations
+from cohort.pseudo_labels import Revocation, kept_structures, revocations
 
 
 def verdict(case_id: str, structure: str, weight: float, score: float = 0.5, reason: str = "why") -> Verdict:
@@ -27,8 +23,3 @@ def test_revocations_say_why() -> None:
         ("d", "no longer in the pool"),
     ]
     assert all(math.isnan(each.score) for each in found[1:])
-
-
-def test_a_pseudo_label_of_nothing_is_refused() -> None:
-    with pytest.raises(SelectionError, match="pseudo-label of case a keeps no structure"):
-        PseudoLabel(case_id="a", path=Path("a"), sha256="0", structures={})

@@ -1,6 +1,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,18 @@ def test_the_table_of_verdicts_is_what_the_ledger_names(
     entry = campaign.event("promotion", 0)
     assert entry is not None
     assert entry.payload["verdicts_sha256"] == file_sha256(campaign.round_folder(0) / "verdicts.csv")
+
+
+def test_with_consistency_the_images_of_all_masks_are_used(
+    promoter: Promoter, campaign: Campaign, cases: list[Case], predictions: Callable
+) -> None:
+    both = replace(promoter, images_too=True)
+    both.promote(0, cases, predictions(0), FIRST)
+    labels = both.in_force(1)
+    assert [(label.case_id, sorted(label.structures)) for label in labels] == [
+        ("c", ["liver"]),
+        ("d", ["liver", "spleen"]),
+        ("e", []),
+        ("f", ["liver"]),
+    ]
+    assert promoted(campaign, 0) == {("c", "liver"), ("d", "liver"), ("d", "spleen"), ("f", "liver")}
