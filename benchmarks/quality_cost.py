@@ -111,18 +111,19 @@ def measure_here(path: Path, row: str, result: Path) -> None:
     torch.set_num_threads(job.threads)
     torch.set_flush_denormal(True)
     idle_mb = resident_peak_mb()
+    loading_seconds = 0.0
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         if row in MAPS:
             seconds, disk_mb = with_maps(job, *MAPS[row], Path(scratch))
         else:
             learned = job.learned if row == "sentinel" else ()
             name = SEGMENTATION if row == "masks" else row
-            seconds, disk_mb = run_job(
-                dataclasses.replace(job, estimator=name, learned=learned), Path(scratch)
-            )
+            own = dataclasses.replace(job, estimator=name, learned=learned)
+            seconds, loading_seconds, disk_mb = run_job(own, Path(scratch))
     peak_mb = resident_peak_mb()
-    found = {"row": row, "seconds": seconds, "peak_mb": peak_mb, "idle_mb": idle_mb, "disk_mb": disk_mb}
-    result.write_text(json.dumps({name: round(v, 3) if name != "row" else v for name, v in found.items()}))
+    found = {"seconds": seconds, "loading_seconds": loading_seconds, "peak_mb": peak_mb, "idle_mb": idle_mb}
+    found["disk_mb"] = disk_mb
+    result.write_text(json.dumps({"row": row, **{name: round(value, 3) for name, value in found.items()}}))
 
 
 def main() -> None:

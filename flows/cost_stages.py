@@ -76,6 +76,7 @@ def cost_row(
     again = bool(estimator_entry(name).needs)
     return {
         "seconds_per_case": max(0.0, own.seconds - (plain.seconds if again else 0.0)) / cases,
+        "loading_seconds": own.loading_seconds,
         "peak_mb": own.peak_mb,
         "peak_over_idle_mb": own.peak_mb - own.idle_mb,
         "disk_mb": max(0.0, own.disk_mb - (plain.disk_mb if again else 0.0)),

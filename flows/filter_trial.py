@@ -121,24 +121,20 @@ def trial(
 def retention(
     scores: Mapping[str, Sequence[QualityScore]], dscs: Dscs, keeps: Sequence[float]
 ) -> dict[str, list[float]]:
-    """Mean true DSC of what is kept over the fraction that is kept of each structure, for each estimator."""
+    """Mean true DSC of what is kept over the fraction that is kept of each structure, for each estimator.
+
+    For a random part that is what is expected of it, whatever the fraction.
+    """
     return {
-        name: [
-            outcome(
-                filter_masks(
-                    RandomFraction(keep=keep) if name == RANDOM else TopFraction(keep=keep),
-                    judged,
-                    round=0,
-                    seed=0,
-                ),
-                dscs,
-                good_dsc=0.5,
-            )["dsc_kept"]
-            or math.nan
-            for keep in keeps
-        ]
+        name: [_kept_dsc(judged, dscs, 1.0 if name == RANDOM else keep, name) for keep in keeps]
         for name, judged in scores.items()
     }
+
+
+def _kept_dsc(scores: Sequence[QualityScore], dscs: Dscs, keep: float, name: str) -> float:
+    rule = RandomFraction(keep=keep) if name == RANDOM else TopFraction(keep=keep)
+    found = outcome(filter_masks(rule, scores, round=0, seed=0), dscs, good_dsc=0.5)["dsc_kept"]
+    return math.nan if found is None else found
 
 
 def write_judged(

@@ -80,7 +80,7 @@ class Promoter:
         Raises:
             SelectionError: if nothing is kept and that is not allowed, or a case may not have pseudo-labels.
         """
-        open_ids = {case.case_id for case in cases} - taken
+        open_ids = {case.case_id for case in cases} - taken - self._annotated(number)
         judged = [s for s in scores or unscored(predictions) if s.case_id in open_ids]
         rule = self.settings.filter.rule
         verdicts = filter_masks(
@@ -165,12 +165,15 @@ class Promoter:
             held_out=self.cohort.held_out,
             unlabelled=self.cohort.pool,
         )
-        annotated = {
+        return start.annotate(self._annotated(number) - set(self.cohort.start))
+
+    def _annotated(self, number: int) -> frozenset[str]:
+        """Cases in which people annotated anything up to a round: their word is not mixed with a model's."""
+        return frozenset(
             entry.payload["case_id"]
             for entry in self.campaign.events("annotation")
-            if entry.payload["round"] is not None and entry.payload["round"] <= number
-        }
-        return start.annotate(annotated)
+            if entry.payload["round"] is None or entry.payload["round"] <= number
+        )
 
     def _say_nothing_kept(self, number: int, verdicts: Sequence[Verdict], allowed: bool) -> None:
         reasons = Counter(verdict.reason for verdict in verdicts).most_common(3)

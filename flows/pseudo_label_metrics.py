@@ -74,14 +74,16 @@ def note(campaign: Campaign, start: Entry) -> str:
     settings = FilterModel.model_validate(values["filter"])
     judge = f"judged by {settings.estimator_name}" if settings.estimator_name else "judged by nobody"
     bound = " (**reads references**: an upper bound that nobody can use without them)"
+    more = values["generations"] - 1
+    again = f", whose masks teach the next one, {more} more in all" if more else ""
     labelled, pool, held_out = (len(start.payload[key]) for key in ("start", "pool", "held_out"))
     return (
         f"**{settings.arm}** on {start.payload['dataset']}, seed {values['seed']}: a teacher learns from "
         f"{labelled} labelled cases and segments {pool} unlabelled ones; the masks are {judge}"
-        f"{bound if settings.reads_references else ''}, {settings.rule.rule} teach a student, for "
-        f"{values['generations']} generations. No new annotation is bought: the budget is that of the start "
-        f"set throughout. Measured on {held_out} held-out cases. `step` is the generation, 0 is the teacher. "
-        " `filter/*` compares kept masks with references, which nothing learned "
+        f"{bound if settings.reads_references else ''}, and {settings.rule.rule} teach a student{again}. "
+        "No new annotation is bought: the budget is that of the start set throughout. Measured on "
+        f"{held_out} held-out cases. `step` is the generation, 0 is the teacher. "
+        "`filter/*` compares kept masks with references, which nothing learned "
         f"from.\n\nFolder: `{campaign.name}`, code {start.payload['code_version']}, data "
         f"`{start.payload['dataset_sha256'][:12]}`."
     )

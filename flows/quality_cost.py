@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cohort.case import CaseView, Structure
@@ -62,13 +62,15 @@ class QualityCost:
     """What a job took.
 
     Args:
-        seconds: of the work, without starting Python; loading of weights counts.
+        seconds: of the work, without starting Python, and without loading what an estimator learned.
+        loading_seconds: of that, once.
         peak_mb: largest resident set of the process.
         idle_mb: of the same process before the work.
         disk_mb: written beside label maps, and files of what was learned.
     """
 
     seconds: float
+    loading_seconds: float
     peak_mb: float
     idle_mb: float
     disk_mb: float
@@ -116,11 +118,11 @@ def learning_seconds(folder: Path, estimator: str) -> float:
     )
 
 
-def run_job(job: CostJob, scratch: Path) -> tuple[float, float]:
+def run_job(job: CostJob, scratch: Path) -> tuple[float, float, float]:
     """Do a job here and now.
 
     Returns:
-        Seconds, and megabytes on disk.
+        Seconds of the work, seconds of loading what was learned, and megabytes on disk.
     """
     from flows.environment import use_threads
     from flows.estimator_stages import load_learned
@@ -131,16 +133,20 @@ def run_job(job: CostJob, scratch: Path) -> tuple[float, float]:
     entry = None if job.estimator == SEGMENTATION else estimator_entry(job.estimator)
     predictions: Sequence[Prediction] = job.predictions
     started = time.monotonic()
+    estimator = None
+    if entry is not None:
+        estimator = build_estimator(job.estimator, load_learned(entry.learns, job.learned))
+    loaded = time.monotonic()
     if entry is None or entry.needs:
         kinds = tuple(sorted(entry.needs)) if entry is not None else ()
         segmenter = make_segmenter(job.segmenter, scratch / "workspace")
         predictions = segmenter.predict(job.cases, job.checkpoint, job.structures, scratch, uncertainty=kinds)
-    if entry is not None:
-        estimator = build_estimator(job.estimator, load_learned(entry.learns, job.learned))
+    if estimator is not None:
         estimator.estimate(job.cases, predictions, job.structures)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - loaded
     written = [path for path in scratch.rglob("*") if path.is_file() and ".nii" not in path.name]
-    return seconds, sum(path.stat().st_size for path in (*written, *job.learned)) / 1e6
+    disk_mb = sum(path.stat().st_size for path in (*written, *job.learned)) / 1e6
+    return seconds, loaded - started, disk_mb
 
 
 def resident_peak_mb() -> float:
@@ -163,11 +169,15 @@ def main() -> None:
     job: CostJob = pickle.loads(path.read_bytes())  # noqa: S301
     idle_mb = resident_peak_mb()
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        seconds, disk_mb = run_job(job, Path(scratch))
-    write_json(
-        result,
-        {"seconds": seconds, "peak_mb": resident_peak_mb(), "idle_mb": idle_mb, "disk_mb": disk_mb},
+        seconds, loading_seconds, disk_mb = run_job(job, Path(scratch))
+    found = QualityCost(
+        seconds=seconds,
+        loading_seconds=loading_seconds,
+        peak_mb=resident_peak_mb(),
+        idle_mb=idle_mb,
+        disk_mb=disk_mb,
     )
+    write_json(result, asdict(found))
 
 
 if __name__ == "__main__":

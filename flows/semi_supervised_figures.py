@@ -26,21 +26,19 @@ def generations(path: Path, results: Sequence[Mapping[str, Any]], heading: str) 
     figure = Figure(figsize=(6.0, 3.8), layout="constrained")
     axes = figure.subplots()
     numbers = [result["round"] for result in results]
+    ends: dict[str, float] = {}
     for name in sorted({name for result in results for name in result["dsc_per_structure"]}):
         values = [result["dsc_per_structure"].get(name) for result in results]
         shown = [math.nan if value is None else value for value in values]
         axes.plot(numbers, shown, color="0.8", linewidth=1, marker=".")
-        axes.annotate(
-            name,
-            (numbers[-1], shown[-1]),
-            fontsize=7,
-            color="0.45",
-            xytext=(6, -2),
-            textcoords="offset points",
-        )
+        ends[name] = shown[-1]
     for key, colour in (("dsc", "#1d4e89"), ("nsd", "#c1666b")):
         values = [result[key] for result in results]
         axes.plot(numbers, values, "o-", color=colour, label=key.upper(), linewidth=2)
+    for name, height in _apart(ends, 0.03 * float(np.diff(axes.get_ylim())[0])).items():
+        axes.annotate(
+            name, (numbers[-1], height), fontsize=7, color="0.45", xytext=(6, -2), textcoords="offset points"
+        )
     masks = [result.get("pseudo_labels", {}).get("masks", 0) for result in results]
     names = [
         "teacher" if number == 0 else f"student {number}\n{count} pseudo-labels"
@@ -53,6 +51,16 @@ def generations(path: Path, results: Sequence[Mapping[str, Any]], heading: str) 
     axes.grid(alpha=0.25)
     axes.margins(x=0.25)
     save_figure(figure, path)
+
+
+def _apart(heights: Mapping[str, float], least: float) -> dict[str, float]:
+    """Heights of labels, those that are too close moved up; names without a height are left out."""
+    found: dict[str, float] = {}
+    before = -math.inf
+    for name, height in sorted(heights.items(), key=lambda item: item[1]):
+        if not math.isnan(height):
+            before = found[name] = max(height, before + least)
+    return found
 
 
 def filtered(

@@ -115,6 +115,7 @@ def _cost(payload: Mapping[str, Any]) -> list[str]:
         [
             name,
             f"{own['seconds_per_case']:.3f}",
+            f"{own['loading_seconds']:.1f}",
             f"{own['peak_mb']:.0f}",
             f"{own['peak_over_idle_mb']:.0f}",
             f"{own['disk_mb']:.2f}",
@@ -125,6 +126,7 @@ def _cost(payload: Mapping[str, Any]) -> list[str]:
     head = [
         "estimator",
         "seconds a case",
+        "seconds to load",
         "peak MB",
         "of that for the work",
         "disk MB",
@@ -134,7 +136,7 @@ def _cost(payload: Mapping[str, Any]) -> list[str]:
         "## What estimating quality cost",
         f"Measured on {cases} cases with {payload['threads']} threads, each estimator in a process of its "
         f"own. Segmenting them without any took {plain['seconds'] / cases:.3f} seconds a case and "
-        f"{plain['peak_mb']:.0f} MB at its peak; seconds and disk are what comes on top, loading included. "
+        f"{plain['peak_mb']:.0f} MB at its peak; seconds and disk are what comes on top. "
         "No probability map is kept: uncertainties are reduced to one number a structure while a case is "
         "predicted. The disk of a sentinel is its weights.",
         _table(head, rows),

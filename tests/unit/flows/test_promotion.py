@@ -170,10 +170,18 @@ def test_held_out_and_annotated_cases_never_have_pseudo_labels(
         promoter.promote(0, held_out, predictions(0), scores(a=(0.9, 0.9)))
     with pytest.raises(SelectionError, match="Case 'b' cannot be pseudo-labelled: it is labelled"):
         promoter.promote(0, [cohort.dataset.by_id["b"]], predictions(0), scores(b=(0.9, 0.9)))
-    campaign.append("annotation", round=0, case_id="c")
-    with pytest.raises(SelectionError, match="Case 'c' cannot be pseudo-labelled: it is labelled"):
-        promoter.promote(1, [cohort.dataset.by_id["c"]], predictions(1), scores(c=(0.9, 0.9)))
     assert campaign.event("promotion") is None
+
+
+def test_a_case_that_people_annotated_in_part_is_left_to_them(
+    promoter: Promoter, campaign: Campaign, cohort: Cohort, predictions: Callable
+) -> None:
+    campaign.append("annotation", round=None, case_id="b")
+    campaign.append("annotation", round=0, case_id="b")  # again, for other structures
+    campaign.append("annotation", round=0, case_id="c")
+    open_cases = [cohort.dataset.by_id[case_id] for case_id in ("b", "c", "d")]
+    promoter.promote(1, open_cases, predictions(1), scores(b=(0.9, 0.9), c=(0.9, 0.9), d=(0.9, 0.9)))
+    assert promoted(campaign, 1) == {("d", "liver"), ("d", "spleen")}
 
 
 def test_a_filter_that_keeps_nothing(

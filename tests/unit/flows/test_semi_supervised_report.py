@@ -51,7 +51,13 @@ def campaign(make_campaign_yaml: Callable[..., Path]) -> Campaign:
         filter_per_structure={"liver": OUTCOME, "spleen": {**OUTCOME, "precision": None}},
         rivals={"entropy": rival, "oracle": rival, "random": {"estimator": {}, "filter": OUTCOME}},
     )
-    cost = {"seconds_per_case": 0.125, "peak_mb": 700.0, "peak_over_idle_mb": 300.0, "disk_mb": 49.7}
+    cost = {
+        "seconds_per_case": 0.125,
+        "loading_seconds": 2.0,
+        "peak_mb": 700.0,
+        "peak_over_idle_mb": 300.0,
+        "disk_mb": 49.7,
+    }
     campaign.append(
         "cost",
         round=0,
@@ -85,7 +91,7 @@ def test_the_report_says_what_happened_and_what_reads_references(campaign: Campa
     assert "4 of 8 masks that are not empty were kept (50%)" in text
     assert "| **this filter** |  | 0.750 | 0.500 | 0.500 | 0.250 | 1.000 |" in text
     assert "| oracle (reads references) | 0.900 |" in text
-    assert "| entropy | 0.125 | 700 | 300 | 49.70 | 0 |" in text
+    assert "| entropy | 0.125 | 2.0 | 700 | 300 | 49.70 | 0 |" in text
     assert "**reads references**: an upper bound" in text
     assert "No new annotation is bought" in text
 
