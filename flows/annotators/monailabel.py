@@ -6,7 +6,7 @@ into `labels/final`; nothing here talks to it.
 Source: MONAI Label 0.8, `monailabel/datastore/local.py`.
 """
 
-import os
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ from pathlib import Path
 
 from cohort.annotation import Request
 from cohort.case import Structure
-from cohort.volume import SUFFIXES
+from cohort.volume import SUFFIXES, write_bytes
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.worklist import RETURNS, answers, put_aside, write_worklist
 
+INDEX = "datastore_v2.json"
 STUDIES = "studies"
 """The datastore lies in a folder of its own: the server takes every volume in it for an image."""
 
@@ -49,8 +50,9 @@ class MonaiLabel:
             place.mkdir(parents=True, exist_ok=True)
         for item in items:
             case_id = item.request.case_id
-            _put(self.images[case_id], self.studies / f"{case_id}{_suffix(self.images[case_id])}", link=True)
+            _put(self.images[case_id], self.studies / f"{case_id}{_suffix(self.images[case_id])}")
             _put(item.proposal, self._labels("original") / f"{case_id}.nii.gz")
+        self._write_index(items)
         write_worklist(self.folder, items, self.structures, self._places)
 
     def collect(self, requests: Sequence[Request]) -> Answer:
@@ -68,6 +70,28 @@ class MonaiLabel:
             f"labels saved through a MONAI Label server on {self.studies.resolve()} (as final): {names} "
             f"(remarks: {RETURNS} beside it)"
         )
+
+    def _write_index(self, items: Sequence[WorkItem]) -> None:
+        """What the server shows of each case: rank and reason. Once it is there, it is the server's."""
+        path = self.studies / INDEX
+        if path.exists():
+            return
+        objects = {}
+        for rank, item in enumerate(items):
+            image = self.images[item.request.case_id]
+            about = {"strategy": {"sentinel-loop": {"rank": rank, "why": item.why}}}
+            objects[item.request.case_id] = {
+                "image": {"ext": _suffix(image), "info": about},
+                "labels": {"original": {"ext": ".nii.gz", "info": {}}},
+            }
+        index = {
+            "name": "sentinel-loop",
+            "description": "Cases to annotate, with the proposals of a campaign's model",
+            "images_dir": ".",
+            "labels_dir": "labels",
+            "objects": objects,
+        }
+        write_bytes(path, (json.dumps(index, indent=1) + "\n").encode())
 
     def _labels(self, kind: str) -> Path:
         return self.studies / "labels" / kind
@@ -89,17 +113,10 @@ def _suffix(path: Path) -> str:
     return next(suffix for suffix in SUFFIXES if path.name.endswith(suffix))
 
 
-def _put(source: Path, target: Path, *, link: bool = False) -> None:
-    """A file under another name, atomically; one that is there already stays: somebody may work on it."""
+def _put(source: Path, target: Path) -> None:
+    """A copy, since the server may write what it serves; one that is there stays: somebody may work on it."""
     if target.exists():
         return
     partial = target.with_name(f".{target.name}.tmp")
-    partial.unlink(missing_ok=True)
-    if link:
-        try:
-            os.link(source.resolve(), partial)
-        except OSError:
-            shutil.copyfile(source, partial)
-    else:
-        shutil.copyfile(source, partial)
+    shutil.copyfile(source, partial)
     partial.replace(target)

@@ -1,4 +1,5 @@
 import csv
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -275,6 +276,12 @@ class TestMonaiLabel:
             "scan_2.nii.gz",
             "labels/original/scan_1.nii.gz",
             "labels/original/scan_2.nii.gz",
+            "datastore_v2.json",
+        }
+        index = json.loads((server.studies / "datastore_v2.json").read_text())["objects"]
+        assert index["scan_2"]["image"] == {
+            "ext": ".nii.gz",
+            "info": {"strategy": {"sentinel-loop": {"rank": 0, "why": "liver: predicted DSC 0.40"}}},
         }
         assert (server.studies / "labels" / "final").is_dir()
         assert (server.studies / "scan_1.nii.gz").read_bytes() == b"scan_1"
