@@ -122,7 +122,7 @@ class Judged(NamedTuple):
 
     Args:
         priorities: one per candidate.
-        held: key -> why the candidate waits; it is only taken where nothing else could be.
+        held: key -> why the candidate waits: it comes after all others.
         refused: keys among the held that are never taken.
     """
 
@@ -154,7 +154,8 @@ class Ranked(NamedTuple):
         rank: 0 is first.
         part: the structure where that is the unit, else "".
         selected: whether the budget took it.
-        guard: why it was held back, "" where it was not.
+        guard: why it waited, "" where it did not; it may have been selected all the same, with what the
+            others left of the budget.
     """
 
     case_id: str
@@ -192,5 +193,9 @@ class Selection:
 
     @property
     def held_back(self) -> Mapping[Key, str]:
-        """What a guard held back -> why."""
-        return {(r.case_id, r.part) if r.part else (r.case_id,): r.guard for r in self.ranked if r.guard}
+        """What a guard held back, and the budget did not reach after all -> why."""
+        return {
+            (r.case_id, r.part) if r.part else (r.case_id,): r.guard
+            for r in self.ranked
+            if r.guard and not r.selected
+        }

@@ -40,8 +40,8 @@ def select(
 
     The order of the candidates does not matter, and ties are broken by a seeded hash of the case id (and
     part). Candidates are taken in rank order; one that no longer fits is skipped, and a cheaper one further
-    down may still be taken. What a guard held back is taken only where nothing else could be. So the
-    selection can be empty: the caller decides what that means. Parts of one case become one request.
+    down may still be taken. What a guard holds back comes after all others. The selection can be empty: the
+    caller decides what that means. Parts of one case become one request.
 
     Args:
         strategy: gives the priorities.
@@ -101,10 +101,10 @@ def _judged(
 
 
 def _take(order: Sequence[Candidate], budget: Budget, judged: Judged) -> dict[Key, Cost]:
-    taken = _that_fit((c for c in order if c.key not in judged.held), budget)
-    if taken or not judged.held:
-        return taken
-    return _that_fit((c for c in order if c.key not in judged.refused), budget)
+    """What the budget affords: what a guard holds back comes after all others, so that no budget is left."""
+    first = [c for c in order if c.key not in judged.held]
+    last = [c for c in order if c.key in judged.held and c.key not in judged.refused]
+    return _that_fit((*first, *last), budget)
 
 
 def _that_fit(order: Iterable[Candidate], budget: Budget) -> dict[Key, Cost]:

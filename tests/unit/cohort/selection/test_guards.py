@@ -87,6 +87,16 @@ class TestEmptyMasks:
         assert len(reasons(selection)) == 4
         assert all("chosen for an empty mask alone" in why for why in reasons(selection).values())
 
+    def test_no_budget_is_left_where_nearly_every_mask_is_empty(self) -> None:
+        pool = [candidate(f"c{number}", liver=nan, spleen=0.9) for number in range(5)]
+        pool.append(candidate("whole", liver=0.1, spleen=0.9))
+        selection = chosen(pool, 5)
+        assert len(selection.selected) == 5
+        assert "whole" in selection.selected
+        waited = {ranked.case_id for ranked in selection.ranked if ranked.guard}
+        assert len(waited & set(selection.selected)) == 2, "what the others left of the budget"
+        assert set(reasons(selection)) == waited - set(selection.selected)
+
     def test_a_case_that_is_bad_anyway_is_not_counted(self) -> None:
         pool = [c for c in self.pool() if not c.case_id.startswith("missed")]
         pool += [candidate(f"bad{n}", liver=0.05, aorta=nan) for n in range(3)]
