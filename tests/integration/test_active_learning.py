@@ -497,7 +497,7 @@ class TestKills:
         assert is_server(first_server)
 
         assert subprocess.run(dying, env=environment, check=False).returncode == -signal.SIGKILL
-        assert not is_server(first_server), "the killed run's server was ended"
+        assert has_ended(first_server), "the killed run's server was ended"
         runs = query(
             folder.parent / ".prefect" / "prefect.db", "select state_type from flow_run order by start_time"
         )
@@ -507,7 +507,7 @@ class TestKills:
 
         second_server = server_of(folder)
         campaign = start(path)
-        assert not is_server(second_server)
+        assert has_ended(second_server)
         undisturbed = finished("quality")
         assert status(campaign)["state"] == "finished"
         assert computed(campaign) == computed(undisturbed)
@@ -527,6 +527,15 @@ def server_of(folder: Path) -> int:
     (server,) = json.loads((folder / "process.json").read_text())["servers"]
     assert isinstance(server, int)
     return server
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a server is gone, within the time that it takes one to shut down on a loaded machine."""
+    for _ in range(100):
+        if not is_server(pid):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def is_server(pid: int) -> bool:
