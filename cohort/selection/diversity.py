@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort.errors import ConfigError
-from cohort.selection.base import FIRST_ROUND, Candidate, Features, Priorities, RoundContext, Strategy
+from cohort.selection.base import FIRST_ROUND, Candidate, Features, Priorities, RoundContext
 from cohort.selection.distances import (
     CHUNK,
     farthest_first,
@@ -18,6 +18,7 @@ from cohort.selection.distances import (
 )
 from cohort.selection.draws import ranking, ties
 from cohort.selection.power import shares
+from cohort.selection.wrapper import Wrapper
 
 MOST_TAKEN = 2000
 """So many candidates are taken one after the other; those after them go by their distance alone."""
@@ -60,7 +61,7 @@ class CoreSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diverse:
+class Diverse(Wrapper):
     """The best by the inner strategy, spread out: farthest from each other and the labelled first.
 
     The first `factor` times as many candidates as the budget affords are reordered as in `CoreSet`, each
@@ -74,23 +75,17 @@ class Diverse:
     k-means.
     """
 
-    inner: Strategy
+    label: ClassVar[str] = "diverse"
     factor: float = 4.0
-    needs_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.factor < np.inf:
             raise ConfigError(f"factor is {self.factor}; expected a number from 1")
 
     @property
-    def name(self) -> str:
-        """It and what it wraps."""
-        return f"diverse({self.inner.name})"
-
-    @property
-    def needs_scores(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_scores
+    def needs_features(self) -> bool:
+        """Always: they tell how far apart two candidates are."""
+        return True
 
     def priorities(
         self,
@@ -112,7 +107,7 @@ class Diverse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Representative:
+class Representative(Wrapper):
     """The inner priority, times how many cases of the pool a candidate is like.
 
     The density of the pool around a candidate is the mean of a Gaussian kernel at up to 512 of its
@@ -126,22 +121,12 @@ class Representative:
     labeling tasks", EMNLP 2008, section 3.4.
     """
 
-    inner: Strategy
+    label: ClassVar[str] = "representative"
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.weight < np.inf:
             raise ConfigError(f"representativeness is {self.weight}; expected a number from 0")
-
-    @property
-    def name(self) -> str:
-        """It and what it wraps."""
-        return f"representative({self.inner.name})"
-
-    @property
-    def needs_scores(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_scores
 
     @property
     def needs_features(self) -> bool:

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort.errors import ConfigError
-from cohort.selection.base import FIRST_ROUND, Candidate, Judged, Key, Priorities, RoundContext, Strategy
+from cohort.selection.base import FIRST_ROUND, Candidate, Judged, Key, Priorities, RoundContext
 from cohort.selection.basket import Basket
 from cohort.selection.distances import feature_matrix, nearest, squared_distances
 from cohort.selection.draws import order_of, ties
 from cohort.selection.scores import ScoreTable
+from cohort.selection.wrapper import Wrapper
 
 LANDMARKS = 256
 """How far a case usually is from its nearest neighbour is measured at so many candidates."""
@@ -25,7 +26,7 @@ _BLOCK = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guarded:
+class Guarded(Wrapper):
     """The inner strategy, with some candidates held back while others can be taken.
 
     A scan that is broken (constant, extreme) is never taken. In rank order, as the budget is spent:
@@ -49,7 +50,6 @@ class Guarded:
         outlier_bound: robust standard deviations (1.4826 times the median absolute deviation).
     """
 
-    inner: Strategy
     duplicates: float = 0.05
     empty_share: float = 0.5
     outlier_share: float = 0.25
@@ -67,16 +67,6 @@ class Guarded:
     def name(self) -> str:
         """That of the inner strategy."""
         return self.inner.name
-
-    @property
-    def needs_scores(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_scores
-
-    @property
-    def needs_features(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_features
 
     @property
     def uses_features(self) -> bool:

@@ -8,9 +8,10 @@ import numpy as np
 
 from cohort.budget import CURRENCIES
 from cohort.errors import ConfigError, SelectionError
-from cohort.selection.base import FIRST_ROUND, Candidate, Priorities, RoundContext, Strategy
+from cohort.selection.base import FIRST_ROUND, Candidate, Priorities, RoundContext
 from cohort.selection.power import shares
 from cohort.selection.scores import ScoreTable
+from cohort.selection.wrapper import Wrapper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Deficit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PerCost:
+class PerCost(Wrapper):
     """The inner priority for each unit of cost.
 
     Args:
@@ -49,7 +50,7 @@ class PerCost:
     Source: Settles, Craven and Friedland, "Active learning with real annotation costs", 2008.
     """
 
-    inner: Strategy
+    label: ClassVar[str] = "per_cost"
     currency: str = "minutes"
     from_zero: bool = False
 
@@ -58,21 +59,6 @@ class PerCost:
             raise ConfigError(
                 f"Unknown currency {self.currency!r} of a cost; expected one of {', '.join(CURRENCIES)}"
             )
-
-    @property
-    def name(self) -> str:
-        """It and what it wraps."""
-        return f"per_cost({self.inner.name})"
-
-    @property
-    def needs_scores(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_scores
-
-    @property
-    def needs_features(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_features
 
     def priorities(
         self,

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cohort.errors import ConfigError
-from cohort.selection.base import FIRST_ROUND, Candidate, Priorities, RoundContext, Strategy
+from cohort.selection.base import FIRST_ROUND, Candidate, Priorities, RoundContext
 from cohort.selection.draws import gumbel
+from cohort.selection.wrapper import Wrapper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Power:
+class Power(Wrapper):
     """Draws without replacement, in proportion to the inner priority to the power beta.
 
     Adding Gumbel noise to beta times the logarithm of a score and sorting is such a draw. Scores are inner
@@ -49,23 +51,8 @@ class Power:
     2023, table 1 (power acquisition).
     """
 
-    inner: Strategy
+    label: ClassVar[str] = "power"
     schedule: Schedule = field(default_factory=Schedule)
-
-    @property
-    def name(self) -> str:
-        """It and what it wraps."""
-        return f"power({self.inner.name})"
-
-    @property
-    def needs_scores(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_scores
-
-    @property
-    def needs_features(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_features
 
     def priorities(
         self,

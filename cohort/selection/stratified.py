@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,13 @@ from cohort.seeds import derive_seed
 from cohort.selection.base import FIRST_ROUND, Candidate, Priorities, RoundContext, Strategy
 from cohort.selection.draws import ranking, ties
 from cohort.selection.random import Random
+from cohort.selection.wrapper import Wrapper
 
 Stratum = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stratified:
+class Stratified(Wrapper):
     """Takes from every stratum of the pool in turn; within a stratum the inner strategy decides.
 
     Strata are made of what the segmenter predicts, never of a reference: which structures it found, and
@@ -34,6 +35,7 @@ class Stratified:
     Source: proportional allocation, Cochran, "Sampling techniques", 1977, chapter 5.
     """
 
+    label: ClassVar[str] = "stratified"
     inner: Strategy = field(default_factory=Random)
     sizes: int = 3
     rare: float = 0.05
@@ -47,21 +49,6 @@ class Stratified:
             )
         if self.allocation not in ("proportional", "equal"):
             raise ConfigError(f"allocation is {self.allocation!r}; expected proportional or equal")
-
-    @property
-    def name(self) -> str:
-        """It and what it wraps."""
-        return f"stratified({self.inner.name})"
-
-    @property
-    def needs_scores(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_scores
-
-    @property
-    def needs_features(self) -> bool:
-        """As the inner strategy."""
-        return self.inner.needs_features
 
     def priorities(
         self,
