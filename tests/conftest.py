@@ -3,11 +3,12 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, settings
 
@@ -34,6 +35,15 @@ settings.load_profile("project")
 SHAPE = (8, 12, 16)
 SPACING_MM = (3.0, 1.0, 0.5)
 LABELS = {"liver": 1, "spleen": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def processor_as_it_was() -> Iterator[None]:
+    """Flows set torch's threads and how the processor treats tiny numbers; other tests rely on both."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from cohort.errors import AnnotationError, CampaignError
 from cohort.volume import read_label_map, write_volume
@@ -31,15 +30,6 @@ Make = Callable[[int], np.ndarray]
 WriteYaml = Callable[..., Path]
 CASES = 9
 ROUNDS = {"random": 3, "entropy": 2, "quality": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processor_as_it_was() -> Iterator[None]:
-    """A campaign sets torch's threads and how the processor treats tiny numbers; other tests rely on both."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """An audit through real Prefect: killed or finished, the next start goes on from its parts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from cohort.layouts.masks import MaskCase
 from cohort.volume import write_volume
@@ -22,15 +21,6 @@ from sentinel.scoring import Sentinel
 from sentinel.text import embed_names
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def processor_as_it_was() -> Iterator[None]:
-    """An audit sets torch's threads and how the processor treats tiny numbers; other tests rely on both."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

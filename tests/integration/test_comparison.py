@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
@@ -33,15 +32,6 @@ pytestmark = pytest.mark.slow
 Make = Callable[[int], np.ndarray]
 WriteYaml = Callable[..., Path]
 ARMS = {"random": {"set": {"strategy": "random"}}, "quality": {"set": {"strategy": "quality"}}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processor_as_it_was() -> Iterator[None]:
-    """A campaign sets torch's threads and how the processor treats tiny numbers; other tests rely on both."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """A campaign that ranks by the fused estimator, through real Prefect and real MLflow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from flows.config import load_config
 from flows.launch import launch
@@ -13,14 +12,6 @@ from flows.progress import Display
 from flows.stages import read_json
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def processor_as_it_was() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def test_a_round_by_the_fused_estimator(

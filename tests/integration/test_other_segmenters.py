@@ -4,12 +4,11 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from flows.config import load_config
 from flows.launch import launch
@@ -32,14 +31,6 @@ THRESHOLDS = """
         nib.save(nib.Nifti1Image(labels, image.affine), output / path.name)
     print("segmented", len(list(images.iterdir())))
 """
-
-
-@pytest.fixture(autouse=True)
-def processor_as_it_was() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def test_a_round_with_a_program_that_is_not_trained(

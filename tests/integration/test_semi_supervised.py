@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from cohort.errors import CampaignError, ConfigError, SelectionError
 from cohort.volume import write_volume
@@ -31,14 +30,6 @@ pytestmark = pytest.mark.slow
 Make = Callable[[int], np.ndarray]
 WriteYaml = Callable[..., Path]
 CASES = 9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processor_as_it_was() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

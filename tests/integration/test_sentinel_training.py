@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,6 @@ CASES, HELD_OUT, CALIBRATING = 12, 3, 4
 ESTIMATORS = ("sentinel", "entropy", "inconsistency", "mask_only")
 ARCHITECTURES = {"seen": "unet", "unseen": "segresnet"}
 STEPS = (15, 40)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processor_as_it_was() -> Iterator[None]:
-    """A training sets torch's threads and how the processor treats tiny numbers; other tests rely on both."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

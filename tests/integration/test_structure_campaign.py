@@ -1,25 +1,16 @@
 """Campaigns by structure and by core-set, through real Prefect and real MLflow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from flows.config import load_config
 from flows.launch import launch
 from flows.progress import Display
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def processor_as_it_was() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def test_only_the_structures_that_were_asked_for_are_annotated(
