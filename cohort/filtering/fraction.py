@@ -18,8 +18,8 @@ UNITS: tuple[str, ...] = ("structure", "case", "all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TopFraction:
-    """Keeps the masks that an estimator scores highest; its values need only rank.
+class _Fraction:
+    """A part of all masks.
 
     Args:
         keep: fraction of the masks, in (0, 1]; at least one is kept wherever there is one.
@@ -34,6 +34,11 @@ class TopFraction:
     def __post_init__(self) -> None:
         check_fraction("keep", self.keep)
         check_unit(self.per)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopFraction(_Fraction):
+    """Keeps the masks that an estimator scores highest; its values need only rank."""
 
     @property
     def needs(self) -> Needs:
@@ -53,20 +58,8 @@ class TopFraction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RandomFraction:
-    """Keeps a random part, whatever the masks look like: the control that every estimator has to beat.
-
-    Args:
-        keep: see `TopFraction`.
-        per: see `TopFraction`.
-    """
-
-    keep: float
-    per: Unit = "structure"
-
-    def __post_init__(self) -> None:
-        check_fraction("keep", self.keep)
-        check_unit(self.per)
+class RandomFraction(_Fraction):
+    """Keeps a random part, whatever the masks look like: the control that every estimator has to beat."""
 
     @property
     def needs(self) -> Needs:

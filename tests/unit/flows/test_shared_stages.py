@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import shared_stages
+from flows import stages
 from flows.shared_stages import take_over
 from flows.stages import is_whole, run_stage
 
@@ -50,7 +50,7 @@ def test_where_links_do_not_work_files_are_copied(
     def refuse(*paths: object) -> None:
         raise OSError("no links here")
 
-    monkeypatch.setattr(shared_stages.os, "link", refuse)
+    monkeypatch.setattr(stages.os, "link", refuse)
     (name,) = take_over(source, tmp_path / "target", ("train-",))
     copy = tmp_path / "target" / name / "deep" / "out.txt"
     assert copy.read_text() == "a"
