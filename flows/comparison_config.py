@@ -173,7 +173,7 @@ class Unit:
     def reads_references(self) -> bool:
         """Whether the arm ranks by what only an annotation could know: an upper bound, no strategy."""
         name = self.config.estimator_name
-        return name is not None and estimator_entry(name).learns == "references"
+        return name is not None and estimator_entry(name).reads_references
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ def score_pool(
     if learns == "fused":
         fused, fits = _fused(taught)
         predictions = fused.with_members(cases, predictions, fits)
-    references = _references(cases) if learns == "references" else None
+    references = _references(cases) if estimator_entry(name).reads_references else None
     inputs = {
         "estimator": name,
         "learned": [file_sha256(path) for path in learned],

@@ -86,7 +86,7 @@ class FilterModel(_Model):
     @property
     def reads_references(self) -> bool:
         """Whether it is an upper bound, which nobody without references can use."""
-        return self.estimator_name is not None and estimator_entry(self.estimator).learns == "references"
+        return self.estimator_name is not None and estimator_entry(self.estimator).reads_references
 
 
 class PseudoLabelsModel(_Model):

@@ -182,7 +182,7 @@ class SelfTraining(Loop):
         self, stages: RoundStages, pool: Sequence[Case], predictions: Sequence[Prediction]
     ) -> None:
         """Time, memory and disk of every estimator on the same few cases, each in a process of its own."""
-        names = [n for n in self.training.estimator_names if estimator_entry(n).learns != "references"]
+        names = [n for n in self.training.estimator_names if not estimator_entry(n).reads_references]
         asked = self.training.cost_cases
         found = {
             name: measure_cost(

@@ -1,6 +1,6 @@
 """What every quality estimator is."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from cohort.case import CaseView, Structure
@@ -72,6 +72,25 @@ def matched(
                 "predict it once before estimating"
             )
         yield case, found[0]
+
+
+def score_each(
+    cases: Sequence[CaseView],
+    predictions: Sequence[Prediction],
+    report: Report | None,
+    judge: Callable[[CaseView, Prediction], Iterable[QualityScore]],
+) -> tuple[QualityScore, ...]:
+    """The scores of every case in turn, for an estimator that judges one case at a time.
+
+    Raises:
+        DataError: for a case without a prediction, or with two.
+    """
+    scores: list[QualityScore] = []
+    for done, (case, prediction) in enumerate(matched(cases, predictions), start=1):
+        scores.extend(judge(case, prediction))
+        if report is not None:
+            report(done, len(cases), {})
+    return tuple(scores)
 
 
 def predicted_voxels(prediction: Prediction, structure: Structure) -> int:

@@ -11,7 +11,7 @@ from cohort.metrics import dsc_per_structure
 from cohort.records import EMPTY_MASK, NO_REFERENCE, Prediction, QualityScore
 from cohort.volume import check_same_grid, read_label_map
 from sentinel.config import Report
-from sentinel.estimators.base import matched, predicted_voxels
+from sentinel.estimators.base import predicted_voxels, score_each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +68,7 @@ class OracleEstimator:
             DataError: for a case without a prediction, or with two, or without a reference.
             GeometryError: for a mask that is not on its reference's grid.
         """
-        scores: list[QualityScore] = []
-        for done, (case, prediction) in enumerate(matched(cases, predictions), start=1):
-            scores.extend(self._of_case(case, prediction, structures))
-            if report is not None:
-                report(done, len(cases), {})
-        return tuple(scores)
+        return score_each(cases, predictions, report, lambda case, of: self._of_case(case, of, structures))
 
     def _of_case(
         self, case: CaseView, prediction: Prediction, structures: Sequence[Structure]

@@ -36,6 +36,11 @@ class EstimatorEntry:
     build: Callable[[Learned], QualityEstimator]
     gives: frozenset[str] = frozenset()
 
+    @property
+    def reads_references(self) -> bool:
+        """Whether it is an upper bound, which nobody without references can use."""
+        return self.learns == "references"
+
 
 def _sentinel(learned: Learned) -> QualityEstimator:
     if not isinstance(learned, Sentinel):

@@ -8,7 +8,7 @@ from cohort.case import CaseView, Structure
 from cohort.errors import DataError
 from cohort.records import EMPTY_MASK, Prediction, QualityScore
 from sentinel.config import Report
-from sentinel.estimators.base import matched, predicted_voxels
+from sentinel.estimators.base import predicted_voxels, score_each
 
 KINDS = ("entropy", "inconsistency", "mc_dropout", "predictive_entropy", "bald")
 
@@ -40,12 +40,12 @@ class UncertaintyEstimator:
         Raises:
             DataError: for a case without a prediction, or with two, or a prediction without the uncertainty.
         """
-        scores: list[QualityScore] = []
-        for done, (case, prediction) in enumerate(matched(cases, predictions), start=1):
-            scores.extend(self._quality(case, prediction, structure) for structure in structures)
-            if report is not None:
-                report(done, len(cases), {})
-        return tuple(scores)
+        return score_each(
+            cases,
+            predictions,
+            report,
+            lambda case, of: (self._quality(case, of, structure) for structure in structures),
+        )
 
     def _quality(self, case: CaseView, prediction: Prediction, structure: Structure) -> QualityScore:
         empty = predicted_voxels(prediction, structure) == 0
