@@ -39,7 +39,7 @@ from flows.progress import Display
 from flows.promotion import Promoter, pseudo_labels_version
 from flows.requests import Unit, askable, only_requested, requested
 from flows.round_stages import RoundStages
-from flows.stages import file_sha256, json_sha256
+from flows.stages import file_sha256, json_number, json_sha256
 from flows.tracking import Tracker
 from flows.trial import Trial, trial_entry
 from segmenters.base import SegmenterSettings
@@ -372,14 +372,7 @@ class Loop:
             raise AnnotationError("\n".join(taken.refused.values()))
         if taken.open:
             return False
-        selected = {request.case_id for request in requests}
-        returned = [
-            annotation
-            for entry, annotation in zip(
-                self.campaign.events("annotation"), self.campaign.annotations(), strict=True
-            )
-            if annotation.case_id in selected and entry.payload["round"] == stages.number
-        ]
+        returned = self.campaign.annotations(stages.number)
         revealed = only_requested(rounds.revealed_dsc(returned, masks, stages.structures), requests)
         with report.drawing(f"figures of round {stages.number}"):
             self._draw(stages, returned, masks, scores, revealed)
@@ -462,4 +455,4 @@ def _learns_from_images(segmenter: SegmenterSettings) -> bool:
 
 def _known(values: Mapping[str, float]) -> dict[str, float | None]:
     """Values for the ledger: None where nothing could be measured."""
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    return {name: json_number(value) for name, value in values.items()}

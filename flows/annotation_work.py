@@ -18,7 +18,7 @@ from flows.config import ActiveLearningConfig
 from flows.data import Cohort
 from flows.intake import Taken
 
-ANNOTATION, PICTURES = "annotation", "pictures"
+ANNOTATION = "annotation"
 
 
 def make_annotator(
@@ -67,12 +67,11 @@ def work_items(
     by_case: dict[str, dict[str, QualityScore]] = {}
     for score in scores:
         by_case.setdefault(score.case_id, {})[score.structure] = score
-    pictures = annotator.folder / PICTURES if isinstance(annotator, Folder | MonaiLabel) else None
     items = []
     for request in requests:
         known = by_case.get(request.case_id, {})
         mask = masks[request.case_id]
-        picture = _picture(request, mask, known, dataset, pictures) if pictures else None
+        picture = _picture(request, mask, known, dataset, annotator.pictures) if annotator.pictures else None
         why = _why(request, known, strategy)
         items.append(WorkItem(request=request, proposal=mask, why=why, picture=picture))
     return tuple(items)
@@ -118,6 +117,8 @@ def _picture(
 ) -> Path:
     """A picture of each requested structure's mask, worst first."""
     path = folder / f"{request.case_id}.png"
+    if path.exists():  # drawn when the work went out first
+        return path
     labels = {structure.name: structure.label for structure in dataset.structures}
 
     def urgency(name: str) -> tuple[float, str]:

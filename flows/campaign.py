@@ -75,9 +75,9 @@ class Campaign:
         """Write an entry, with the time."""
         return self.ledger.append(kind, at=now(), **payload)
 
-    def annotations(self) -> list[Annotation]:
-        """Every annotation that was let in, in the order of the ledger."""
-        return [self._annotation(entry.payload) for entry in self.events("annotation")]
+    def annotations(self, number: int | None = None) -> list[Annotation]:
+        """The annotations that were let in, of one round or all, in the order of the ledger."""
+        return [self._annotation(entry.payload) for entry in self.events("annotation", number)]
 
     def _annotation(self, payload: Mapping[str, Any]) -> Annotation:
         return Annotation(

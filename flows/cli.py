@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -31,6 +31,7 @@ Weights = Annotated[Path, typer.Option(help="A sentinel (.safetensors), or publi
 Embeddings = Annotated[
     Path | None, typer.Option(help="Text embeddings (label_embedding.pkl) of published weights.")
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 _DEFAULT_ROOT = Path("campaigns")
 _INTERRUPTED = 130
@@ -54,7 +55,7 @@ def active_learning(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override, for example data.root=scans. Repeatable.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run an active-learning campaign; started again, it goes on where it was."""
     from flows.config import load_config
@@ -70,26 +71,22 @@ def semi_supervised(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override, for example filter.keep=0.3. Repeatable.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a student on a teacher's masks, filtered by quality; started again, it goes on where it was."""
     from flows.launch import launch_semi_supervised
     from flows.progress import Display
     from flows.semi_supervised_config import load_semi_supervised
-    from flows.status import status, table
 
     loaded = load_semi_supervised(config, settings or ())
-    campaign = launch_semi_supervised(loaded, Display(console=_err, quiet=quiet))
-    _out.print(table(status(campaign)))
-    where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
-    _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
+    _show_status(launch_semi_supervised(loaded, Display(console=_err, quiet=quiet)))
 
 
 @app.command("resume")
 def resume(
     campaign: CampaignName,
     campaigns_root: Root = _DEFAULT_ROOT,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Go on with an active-learning campaign from its own config."""
     from flows.launch import campaign_config, launch
@@ -152,15 +149,13 @@ def show_status(
     campaigns_root: Root = _DEFAULT_ROOT,
 ) -> None:
     """Show the rounds of a campaign: budget, DSC, selections, and what it waits for."""
-    from flows.status import status, table
+    from flows.status import status
 
     found = status(_open(campaign, campaigns_root))
     if as_json:
         typer.echo(json.dumps(found, indent=1, allow_nan=False))
-        return
-    _out.print(table(found))
-    if found["waits_for"]:
-        _out.print(f"Waits for {found['waits_for']}", highlight=False, soft_wrap=True)
+    else:
+        _print_rounds(found)
 
 
 @app.command("track")
@@ -224,7 +219,7 @@ def audit(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 takes all cores.")] = 0,
     worst: Annotated[int, typer.Option(min=0, help="Pictures of the worst masks on the page.")] = 24,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score every mask of a data set, worst first; started again, it goes on where it was."""
     from flows.audit_options import AuditOptions
@@ -279,7 +274,7 @@ def filter_(
     precision: Precision = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 takes all cores.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Keep the good masks of a data set or of any tool; started again, it goes on where it was."""
     from flows.launch import launch_filter
@@ -317,7 +312,7 @@ def train_sentinel(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override, for example data.root=scans. Repeatable.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train, calibrate and test a sentinel on labelled scans; started again, it goes on where it was."""
     from flows.launch import launch_sentinel_training
@@ -345,7 +340,7 @@ def compare(
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Run nothing; report what is finished.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the arms of a comparison and report them; start it several times to share the work."""
     from flows.comparison_config import listed, load_comparison, numbers
@@ -418,14 +413,19 @@ def main() -> None:
 
 def _show_status(campaign) -> None:  # type: ignore[no-untyped-def]
     """Where a campaign stands, and how to look at it."""
-    from flows.status import status, table
+    from flows.status import status
 
-    found = status(campaign)
+    _print_rounds(status(campaign))
+    where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
+    _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
+
+
+def _print_rounds(found: dict[str, Any]) -> None:
+    from flows.status import table
+
     _out.print(table(found))
     if found["waits_for"]:
         _out.print(f"Waits for {_escaped(found['waits_for'])}", highlight=False, soft_wrap=True)
-    where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
-    _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
 
 
 def _escaped(text: str) -> str:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from cohort.annotation import Annotation, CheckedAnnotation, Request, check_annotation, merged
 from cohort.budget import CostModel, annotation_cost
 from cohort.case import Dataset
@@ -156,6 +154,5 @@ class Intake:
         before = read_label_map(earlier[-1].path)
         labels = [s.label for s in self.dataset.structures if s.name in returned.structures]
         path = folder / f"version_{len(earlier) + 1}" / name
-        array = merged(before.array, label_map.array, labels)
-        write_volume(path, np.asarray(array), label_map.affine)
+        write_volume(path, merged(before.array, label_map.array, labels), label_map.affine)
         return path, {**earlier[-1].structures, **returned.structures}

@@ -49,9 +49,7 @@ def run_locked(config: ActiveLearningConfig, display: Display) -> Campaign:
     Raises:
         SentinelLoopError: for every mistake that a user can mend, before any training where possible.
     """
-    make_segmenter(
-        config.segmenter, config.folder / campaigns.WORKSPACE
-    )  # refuses a family whose package is not installed
+    _check_segmenters(config.folder, config.segmenter)
     campaigns.check_config(config)
     cohort, fingerprints = _sound_cohort(config, display)
     campaign = campaigns.create_or_open(config)

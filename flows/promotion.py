@@ -18,7 +18,7 @@ from flows import rounds
 from flows.campaign import Campaign
 from flows.data import Cohort
 from flows.filter_config import PseudoLabelsModel
-from flows.stages import file_sha256, json_sha256
+from flows.stages import file_sha256, json_number, json_sha256
 
 VERDICTS = "verdicts.csv"
 TAKEN = "annotated by a human, or about to be"
@@ -108,7 +108,7 @@ class Promoter:
                 {
                     "case_id": each.case_id,
                     "structure": each.structure,
-                    "score": _known(each.score),
+                    "score": json_number(each.score),
                     "reason": each.reason,
                 }
                 for each in revoked
@@ -128,7 +128,7 @@ class Promoter:
                     "case_id": verdict.case_id,
                     "structure": verdict.structure,
                     "weight": verdict.weight,
-                    "score": _known(verdict.score),
+                    "score": json_number(verdict.score),
                     "reason": verdict.reason,
                 }
                 for verdict in verdicts
@@ -228,7 +228,3 @@ def _check_unaltered(path: Path, sha256: str) -> None:
             f"The pseudo-label {path} is not the file that was promoted; restore it from a copy, or start "
             "a new campaign"
         )
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cohort.errors import ConfigError
 from cohort.volume import check_same_grid, read_image, read_label_map
+from flows.stages import json_number
 from sentinel.scoring import MaskScore, Sentinel
 from sentinel.slices import Mask
 
@@ -94,10 +95,10 @@ def as_json(scores: Sequence[MaskScore], about: Mapping[str, str]) -> dict[str, 
         "scores": [
             {
                 "structure": score.structure,
-                "predicted_dsc": _known(score.predicted_dsc),
-                "lower": _known(score.lower),
-                "upper": _known(score.upper),
-                "raw": _known(score.raw),
+                "predicted_dsc": json_number(score.predicted_dsc),
+                "lower": json_number(score.lower),
+                "upper": json_number(score.upper),
+                "raw": json_number(score.raw),
                 "reason": score.reason,
                 "slices": [
                     {"index": index, "predicted_dsc": value}
@@ -133,10 +134,6 @@ def _worst(score: MaskScore) -> str:
         return "-"
     position = int(np.argmin(score.slice_scores))
     return f"{score.slice_indices[position]}: {score.slice_scores[position]:.3f}"
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _shown(value: float) -> str:

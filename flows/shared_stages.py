@@ -1,11 +1,9 @@
 """Finished stages of one folder taken over by another, as hard links: arms of a seed share their teacher."""
 
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from flows.stages import MANIFEST, is_whole, read_json
+from flows.stages import is_whole, link_stage
 
 
 def take_over(source: Path, target: Path, stages: Iterable[str]) -> tuple[str, ...]:
@@ -28,18 +26,6 @@ def take_over(source: Path, target: Path, stages: Iterable[str]) -> tuple[str, .
         finished = target / folder.name
         if not folder.name.startswith(wanted) or finished.exists() or not is_whole(folder):
             continue
-        partial = target / f".{folder.name}.linked"
-        shutil.rmtree(partial, ignore_errors=True)
-        for name in (MANIFEST, *read_json(folder / MANIFEST)["files"]):
-            _link(folder / name, partial / name)
-        partial.rename(finished)
+        link_stage(folder, finished)
         taken.append(folder.name)
     return tuple(taken)
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -8,6 +8,7 @@ hash: a file that was damaged or lost since makes the stage run again.
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -49,6 +50,11 @@ def json_sha256(value: object) -> str:
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
     write_bytes(path, (json.dumps(value, indent=1, default=str) + "\n").encode())
+
+
+def json_number(value: float) -> float | None:
+    """A number as JSON has it: None where nothing could be measured."""
+    return None if math.isnan(value) else value
 
 
 def read_json(path: Path) -> Any:
@@ -108,6 +114,20 @@ def share(parent: Path, others: Sequence[Path]) -> None:
     write_json(parent / SHARED, [os.path.relpath(other, parent) for other in others])
 
 
+def link_stage(found: Path, finished: Path) -> None:
+    """Give a finished stage another place, whole or not at all.
+
+    Args:
+        found: folder of the stage, which is whole.
+        finished: its other place, where nothing is yet.
+    """
+    taken = finished.parent / f".{finished.name}.taken"
+    shutil.rmtree(taken, ignore_errors=True)
+    for name in (*read_json(found / MANIFEST)["files"], MANIFEST):
+        _link(found / name, taken / name)
+    taken.rename(finished)
+
+
 def is_whole(folder: Path) -> bool:
     """Whether a stage finished and every file that it made is still what it was."""
     try:
@@ -131,11 +151,7 @@ def _take(finished: Path, inputs_sha256: str) -> bool:
         found = finished.parent / other / finished.name
         if not is_whole(found) or json_sha256(read_json(found / MANIFEST)["inputs"]) != inputs_sha256:
             continue
-        taken = finished.parent / f".{finished.name}.taken"
-        shutil.rmtree(taken, ignore_errors=True)
-        for name in (*read_json(found / MANIFEST)["files"], MANIFEST):
-            _link(found / name, taken / name)
-        taken.rename(finished)
+        link_stage(found, finished)
         shutil.rmtree(finished.parent / f".{finished.name}.partial", ignore_errors=True)
         return True
     return False

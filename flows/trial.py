@@ -11,6 +11,8 @@ from cohort.selection import Strategy, resolve
 from cohort.trial import RankEvidence, RevealedMask, rank_evidence, revealed_masks, verdict
 from flows.campaign import Campaign
 from flows.config import ActiveLearningConfig
+from flows.stages import json_number
+from sentinel.estimators.registry import estimator_entry
 from sentinel.recalibration import recalibrated, recalibration
 
 _NUMBERS = ("raw", "predicted_dsc", "lower", "upper", "dsc")
@@ -55,7 +57,7 @@ class Trial:
         """
         chosen, estimator = self.config.resolved_strategy
         fallback = self.config.trial.fallback
-        if fallback is None or estimator in (None, "oracle"):
+        if fallback is None or estimator is None or estimator_entry(estimator).reads_references:
             return chosen, self.config.strategy, None
         found = self.evidence()
         if found.cases < self.config.trial.min_cases:
@@ -81,7 +83,7 @@ def trial_entry(
                 "case_id": mask.case_id,
                 "patient_id": mask.patient_id,
                 "structure": mask.structure,
-                **{name: _known(getattr(mask, name)) for name in _NUMBERS},
+                **{name: json_number(getattr(mask, name)) for name in _NUMBERS},
             }
             for mask in masks
         ],
@@ -100,7 +102,3 @@ def _masks(payload: Mapping[str, Any]) -> list[RevealedMask]:
         )
         for mask in payload.get("masks", ())
     ]
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -68,6 +68,10 @@ class Annotator(Protocol):
     def name(self) -> str:
         """Written beside every annotation."""
 
+    @property
+    def pictures(self) -> Path | None:
+        """Folder for pictures of the work, None where nobody looks at them."""
+
     def send(self, items: Sequence[WorkItem]) -> None:
         """Hand out the work, in rank order; sending it again changes nothing that people may work on."""
 

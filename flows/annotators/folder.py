@@ -1,15 +1,22 @@
 """People who correct label maps in a folder, with any tool that reads and writes NIfTI."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cohort.annotation import Request
 from cohort.case import Structure
-from cohort.volume import SUFFIXES
 from flows.annotators.base import Answer, Returned, WorkItem
-from flows.annotators.worklist import RETURNS, WORKLIST, answers, put_aside, write_worklist
+from flows.annotators.worklist import (
+    PICTURES,
+    RETURNS,
+    WORKLIST,
+    answers,
+    hand_out,
+    handed_back,
+    put_aside,
+    write_worklist,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +35,18 @@ class Folder:
     structures: tuple[Structure, ...]
     name: str = "folder"
 
+    @property
+    def pictures(self) -> Path | None:
+        """Beside the work list."""
+        return self.folder / PICTURES
+
     def send(self, items: Sequence[WorkItem]) -> None:
         """Write the model's label maps to correct, the work list, tables of labels and `returns.csv`."""
         todo = self.folder / "todo"
         todo.mkdir(parents=True, exist_ok=True)
         (self.folder / "done").mkdir(exist_ok=True)
         for item in items:
-            name = f"{item.request.case_id}.nii.gz"
-            if not (todo / name).exists():  # somebody may be at work on it
-                partial = todo / f".{name}.tmp"
-                shutil.copyfile(item.proposal, partial)
-                partial.replace(todo / name)
+            hand_out(item.proposal, todo / f"{item.request.case_id}.nii.gz")
         write_worklist(self.folder, items, self.structures, self._places)
 
     def collect(self, requests: Sequence[Request]) -> Answer:
@@ -64,8 +72,7 @@ class Folder:
         return {"image": image, "proposal": f"todo/{name}", "put_back": f"done/{name}"}
 
     def _done(self, case_id: str) -> Path | None:
-        found = (self.folder / "done" / f"{case_id}{suffix}" for suffix in SUFFIXES)
-        return next((path for path in found if path.is_file()), None)
+        return handed_back(self.folder / "done", case_id)
 
     def _strange(self) -> str:
         """Files that were put back under a name that nobody asked for."""

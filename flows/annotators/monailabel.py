@@ -7,7 +7,6 @@ Source: MONAI Label 0.8, `monailabel/datastore/local.py`.
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,15 @@ from cohort.annotation import Request
 from cohort.case import Structure
 from cohort.volume import SUFFIXES, write_bytes
 from flows.annotators.base import Answer, Returned, WorkItem
-from flows.annotators.worklist import RETURNS, answers, put_aside, write_worklist
+from flows.annotators.worklist import (
+    PICTURES,
+    RETURNS,
+    answers,
+    hand_out,
+    handed_back,
+    put_aside,
+    write_worklist,
+)
 
 INDEX = "datastore_v2.json"
 STUDIES = "studies"
@@ -44,14 +51,19 @@ class MonaiLabel:
         """What the server is started with."""
         return self.folder / STUDIES
 
+    @property
+    def pictures(self) -> Path | None:
+        """Beside the work list."""
+        return self.folder / PICTURES
+
     def send(self, items: Sequence[WorkItem]) -> None:
         """Put images and proposals into the datastore, and a work list beside it."""
         for place in (self.studies, self._labels("original"), self._labels("final")):
             place.mkdir(parents=True, exist_ok=True)
         for item in items:
             case_id = item.request.case_id
-            _put(self.images[case_id], self.studies / f"{case_id}{_suffix(self.images[case_id])}")
-            _put(item.proposal, self._labels("original") / f"{case_id}.nii.gz")
+            hand_out(self.images[case_id], self.studies / f"{case_id}{_suffix(self.images[case_id])}")
+            hand_out(item.proposal, self._labels("original") / f"{case_id}.nii.gz")
         self._write_index(items)
         write_worklist(self.folder, items, self.structures, self._places)
 
@@ -105,18 +117,8 @@ class MonaiLabel:
         }
 
     def _final(self, case_id: str) -> Path | None:
-        found = (self._labels("final") / f"{case_id}{suffix}" for suffix in SUFFIXES)
-        return next((path for path in found if path.is_file()), None)
+        return handed_back(self._labels("final"), case_id)
 
 
 def _suffix(path: Path) -> str:
     return next(suffix for suffix in SUFFIXES if path.name.endswith(suffix))
-
-
-def _put(source: Path, target: Path) -> None:
-    """A copy, since the server may write what it serves; one that is there stays: somebody may work on it."""
-    if target.exists():
-        return
-    partial = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, partial)
-    partial.replace(target)

@@ -44,6 +44,11 @@ class Oracle:
     name: str = "oracle"
     errors: Errors | None = None
 
+    @property
+    def pictures(self) -> Path | None:
+        """It needs none."""
+        return None
+
     def send(self, items: Sequence[WorkItem]) -> None:
         """Nothing to hand out: the references are there."""
 

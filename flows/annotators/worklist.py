@@ -1,5 +1,6 @@
 """What all annotators with people behind them share: work list, answers, and what is put aside."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -7,13 +8,28 @@ import pandas as pd
 
 from cohort.annotation import Request
 from cohort.case import Structure
-from cohort.volume import write_bytes
+from cohort.volume import SUFFIXES, write_bytes
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.label_tables import itksnap_table, slicer_table
 from flows.annotators.returns import Note, read_returns, write_returns
 
-WORKLIST, RETURNS, QUARANTINE = "worklist.csv", "returns.csv", "quarantine"
+WORKLIST, RETURNS, QUARANTINE, PICTURES = "worklist.csv", "returns.csv", "quarantine", "pictures"
 SLICER_TABLE, ITKSNAP_TABLE = "labels.ctbl", "labels_itksnap.txt"
+
+
+def hand_out(source: Path, target: Path) -> None:
+    """A copy of a file to work on; one that is there stays: somebody may be at work on it."""
+    if target.exists():
+        return
+    partial = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+
+
+def handed_back(folder: Path, case_id: str) -> Path | None:
+    """A case's label map in a folder, compressed or not; None where it is not back."""
+    found = (folder / f"{case_id}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in found if path.is_file()), None)
 
 
 def write_worklist(
