@@ -167,9 +167,7 @@ class Loop:
     def _use_pool(self, stages: RoundStages, pool: Sequence[Case], predictions: Sequence[Prediction]) -> bool:
         """Spend the round's budget, and promote pseudo-labels where asked; whether the campaign can go on."""
         trial = Trial.before(self.campaign, self.config, stages.number)
-        found = score_pool(
-            stages, pool, predictions, self.config.estimator_name, taught=self._taught(stages.number)
-        )
+        found = score_pool(stages, pool, predictions, self.config.estimator_name, taught=self._taught(stages))
         scores = trial.recalibrated(found)
         if self.campaign.event("selection", stages.number) is None:
             self._select(stages, pool, predictions, scores, trial)
@@ -177,9 +175,10 @@ class Loop:
             self._promote(self._promoter, stages, pool, predictions)
         return self._annotate(stages, predictions, scores)
 
-    def _taught(self, number: int) -> RoundStages:
+    def _taught(self, stages: RoundStages) -> RoundStages:
         """The round whose labelled cases teach the estimator of a round."""
-        return self._stages(number - number % self.config.trial.retrain_every)
+        ago = stages.number % self.config.trial.retrain_every
+        return self._stages(stages.number - ago) if ago else stages
 
     @property
     def _promoter(self) -> Promoter | None:
@@ -206,7 +205,7 @@ class Loop:
             pool,
             predictions,
             filter_.estimator_name,
-            taught=self._taught(stages.number),
+            taught=self._taught(stages),
             sentinel=filter_.sentinel,
         )
         taken = frozenset(selection.payload["selected"])

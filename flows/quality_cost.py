@@ -27,8 +27,8 @@ SEGMENTATION = "segmentation"
 """The name of the job that only segments: what everything else comes on top of."""
 
 _LEARNING = {
-    "sentinel": ("fold", "sentinel"),
-    "fused": ("fold", "repeat", "sentinel0", "sentinel1", "sentinel2", "fused"),
+    "sentinel": ("sentinel",),
+    "fused": ("sentinel0", "sentinel1", "sentinel2", "fused"),
 }
 
 
