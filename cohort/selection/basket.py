@@ -1,5 +1,6 @@
 """What a round has taken so far, and what it has spent."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cohort.budget import Budget, Cost
@@ -20,6 +21,15 @@ class Basket:
     taken: dict[Key, Cost] = field(default_factory=dict)
     spent: float = 0.0
     _opened: set[str] = field(default_factory=set)
+
+    @classmethod
+    def filled(cls, order: Iterable[Candidate], budget: Budget | None) -> "Basket":
+        """What a budget affords in an order: one that no longer fits is skipped."""
+        basket = cls(budget=budget)
+        for candidate in order:
+            if basket.affords(candidate):
+                basket.take(candidate)
+        return basket
 
     def cost(self, candidate: Candidate) -> Cost:
         """What a candidate costs now: opening a case is paid once."""

@@ -147,7 +147,7 @@ class Guarded(Wrapper):
         empty = [bool(gone) for gone in np.logical_or.reduce(missed, axis=1)]
         if not any(empty):
             return frozenset()
-        least = min((priorities[key] for key in _taken(order, context)), default=-np.inf)
+        least = min((priorities[key] for key in Basket.filled(order, context.budget).taken), default=-np.inf)
         scored = [_without_empty(c) if gone else c for c, gone in zip(candidates, empty, strict=True)]
         alone = self.inner.priorities(scored, rng, context)
         return frozenset(
@@ -203,14 +203,6 @@ class _Copies:
             row = candidate.features[None]
             self._names.append(candidate.case_id)
             self._rows = row if self._rows is None else np.concatenate([self._rows, row])
-
-
-def _taken(order: Sequence[Candidate], context: RoundContext) -> dict[Key, object]:
-    basket = Basket(budget=context.budget)
-    for candidate in order:
-        if basket.affords(candidate):
-            basket.take(candidate)
-    return dict(basket.taken)
 
 
 def _without_empty(candidate: Candidate) -> Candidate:

@@ -104,16 +104,7 @@ def _take(order: Sequence[Candidate], budget: Budget, judged: Judged) -> dict[Ke
     """What the budget affords: what a guard holds back comes after all others, so that no budget is left."""
     first = [c for c in order if c.key not in judged.held]
     last = [c for c in order if c.key in judged.held and c.key not in judged.refused]
-    return _that_fit((*first, *last), budget)
-
-
-def _that_fit(order: Iterable[Candidate], budget: Budget) -> dict[Key, Cost]:
-    """Key -> what it costs beside those that were taken before."""
-    basket = Basket(budget=budget)
-    for candidate in order:
-        if basket.affords(candidate):
-            basket.take(candidate)
-    return basket.taken
+    return Basket.filled((*first, *last), budget).taken
 
 
 def _requests(taken: Iterable[Candidate]) -> tuple[Request, ...]:
