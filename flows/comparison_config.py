@@ -11,7 +11,6 @@ from cohort.errors import ConfigError
 from flows.config import (
     ActiveLearningConfig,
     CampaignName,
-    Model,
     as_dict,
     flatten,
     known_currency,
@@ -20,6 +19,7 @@ from flows.config import (
     set_value,
     validated,
 )
+from flows.strict_model import Model
 from sentinel.estimators.registry import estimator_entry
 
 CAMPAIGNS = "campaigns"

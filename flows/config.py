@@ -29,6 +29,7 @@ from cohort.selection.base import Guard
 from flows.filter_config import PseudoLabelsModel
 from flows.requests import Unit
 from flows.segmenter_config import FAMILY_TAGS, SegmenterModel
+from flows.strict_model import Model
 from sentinel.config import SentinelConfig
 from sentinel.estimators.registry import estimator_entry
 
@@ -85,12 +86,6 @@ def _known_estimator(value: str | None) -> str | None:
     if value is not None:
         estimator_entry(value)
     return value
-
-
-class Model(BaseModel):
-    """A part of the configuration: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cohort.filtering import Filter, make_filter
 from cohort.filtering.fraction import Unit
 from cohort.filtering.registry import FilterSettings
+from flows.strict_model import Model
 from sentinel.estimators.registry import estimator_entry
 
 
@@ -17,13 +18,7 @@ def _known_estimators(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-class _Model(BaseModel):
-    """A part of the configuration: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class FilterModel(_Model):
+class FilterModel(Model):
     """Which masks are kept, and who judges them.
 
     `estimator` is not used by the kinds `random` and `unfiltered`. `sentinel` names a trained sentinel's file
@@ -89,7 +84,7 @@ class FilterModel(_Model):
         return self.estimator_name is not None and estimator_entry(self.estimator).reads_references
 
 
-class PseudoLabelsModel(_Model):
+class PseudoLabelsModel(Model):
     """Pseudo-labels beside annotations: which ones, and what else is measured of them.
 
     `good_dsc` is the DSC above which a kept mask counts as good, where references tell. `rivals` are other

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from flows.config import CampaignName, Configured, DataModel, Model, read_values, validated
+from flows.config import CampaignName, Configured, DataModel, read_values, validated
 from flows.segmenter_config import SegmenterModel
+from flows.strict_model import Model
 from sentinel.config import SentinelConfig
 
 
