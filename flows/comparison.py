@@ -21,9 +21,10 @@ from flows import campaign as campaigns
 from flows.active_learning import mark_crashed
 from flows.campaign import Campaign
 from flows.comparison_config import Comparison, Unit
-from flows.launch import run_locked
+from flows.launch import run_locked, train_locked
 from flows.progress import Display
 from flows.pruning import prune
+from flows.semi_supervised_config import SemiSupervisedConfig
 from flows.stages import share
 
 PLANS_IN_THE_WORKSPACE = frozenset({"nnunet"})
@@ -113,8 +114,11 @@ class Runner:
         if not is_finished(unit):
             place = self.comparison.units.index(unit) + 1
             self.display.say(f"[bold]{unit.name}[/bold] ({place} of {len(self.comparison.units)})")
-            self._share_round_zero(unit)
-            run_locked(unit.config, self.display)
+            if isinstance(unit.config, SemiSupervisedConfig):
+                train_locked(unit.config, self.display)
+            else:
+                self._share_round_zero(unit)
+                run_locked(unit.config, self.display)
         campaign = campaigns.open_campaign(unit.folder)
         if campaign.event("finished") is None:
             failed[unit.name] = f"it waits for {_waits_for(campaign)}"
@@ -145,7 +149,7 @@ def is_finished(unit: Unit) -> bool:
 
 def _has_round_zero(unit: Unit) -> bool:
     """Whether everything that other arms could take of a unit's round 0 is made."""
-    return _has(unit, "selection") or _has(unit, "finished")
+    return any(_has(unit, event) for event in ("selection", "trial", "finished"))
 
 
 def _has(unit: Unit, event: str) -> bool:

@@ -1,4 +1,7 @@
-"""The YAML of a comparison: arms of one campaign, their seeds, and what was declared before any was run."""
+"""The YAML of a comparison: arms of one campaign, their seeds, and what was declared before any was run.
+
+What is varied is an active-learning campaign (`campaign`) or a semi-supervised training (`semi_supervised`).
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from flows.config import (
     set_value,
     validated,
 )
+from flows.semi_supervised_config import SemiSupervisedConfig
 from flows.strict_model import Model
 from sentinel.estimators.registry import estimator_entry
 
@@ -35,9 +39,14 @@ _SAME_FOR_ALL = (
     "annotator.",
     "budget.minutes_",
     "rounds",
+    "generations",
+    "unlabelled",
     "threads",
 )
 """What pairs two arms: keys, or beginnings of keys, that no arm may change."""
+
+_AN_ARM_MAY = ("segmenter.semi_supervision.",)
+"""What an arm may change all the same: how its training uses images without annotation."""
 
 Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 
@@ -62,11 +71,12 @@ class ContrastModel(Model):
 
 
 class ComparisonConfig(Model):
-    """A whole comparison; `campaign` is a path from the folder of the file."""
+    """A whole comparison; `campaign` or `semi_supervised` is a path from the folder of the file."""
 
     name: CampaignName
     root: Path = Path("comparisons")
-    campaign: Path
+    campaign: Path | None = None
+    semi_supervised: Path | None = None
     changes: dict[str, Any] = Field(default_factory=dict, alias="set")
     seeds: Seeds
     control: str = "random"
@@ -78,7 +88,7 @@ class ComparisonConfig(Model):
 
     @model_validator(mode="after")
     def _is_paired(self) -> "ComparisonConfig":
-        mistakes = [*self._unknown_arms(), *self._repeated_seeds()]
+        mistakes = [*self._unknown_base(), *self._unknown_arms(), *self._repeated_seeds()]
         if not mistakes:
             mistakes = [*self._unpaired_arms(), *self._undeclared_seeds()]
         if mistakes:
@@ -89,6 +99,11 @@ class ComparisonConfig(Model):
     def folder(self) -> Path:
         """Folder of the comparison."""
         return self.root / self.name
+
+    @property
+    def base(self) -> Path:
+        """YAML of what the arms are variants of, from the folder of the comparison's file."""
+        return self.campaign or self.semi_supervised or Path()
 
     @property
     def campaigns_root(self) -> Path:
@@ -105,6 +120,11 @@ class ComparisonConfig(Model):
         if self.primary is None:
             return ()
         return self.primary.seeds or self.seeds_of(self.primary.arm)
+
+    def _unknown_base(self) -> list[str]:
+        if (self.campaign is None) is (self.semi_supervised is None):
+            return ["name what the arms vary: either 'campaign' or 'semi_supervised', the path of its YAML"]
+        return []
 
     def _unknown_arms(self) -> list[str]:
         named = {"control": self.control}
@@ -147,7 +167,7 @@ class ComparisonConfig(Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One campaign of a comparison.
+    """One campaign of a comparison, or one semi-supervised training.
 
     Args:
         arm: name.
@@ -157,7 +177,7 @@ class Unit:
 
     arm: str
     seed: int
-    config: ActiveLearningConfig
+    config: ActiveLearningConfig | SemiSupervisedConfig
 
     @property
     def name(self) -> str:
@@ -170,8 +190,16 @@ class Unit:
         return self.config.folder
 
     @property
+    def rounds(self) -> int:
+        """How often it is measured on the held-out cases."""
+        own = self.config
+        return own.rounds if isinstance(own, ActiveLearningConfig) else own.generations + 1
+
+    @property
     def reads_references(self) -> bool:
         """Whether the arm ranks by what only an annotation could know: an upper bound, no strategy."""
+        if isinstance(self.config, SemiSupervisedConfig):
+            return self.config.filter.reads_references
         name = self.config.estimator_name
         return name is not None and estimator_entry(name).reads_references
 
@@ -230,7 +258,7 @@ def load_comparison(path: Path, overrides: Iterable[str] = ()) -> Comparison:
         else:
             values["set"] = {**(values.get("set") or {}), key: value}
     config = validated(ComparisonConfig, values, path)
-    base = read_values(path.parent / config.campaign)
+    base = read_values(path.parent / config.base)
     return Comparison(config=config, units=_units(config, base, path))
 
 
@@ -240,7 +268,7 @@ def _units(config: ComparisonConfig, base: Mapping[str, Any], path: Path) -> tup
     for arm in config.arms:
         for seed in config.seeds_of(arm):
             try:
-                campaign = validated(ActiveLearningConfig, _campaign_values(config, base, arm, seed), path)
+                campaign = _validated(config, _campaign_values(config, base, arm, seed), path)
             except ConfigError as error:
                 mistakes.append(f"arms.{arm}: {error}")
                 break
@@ -249,6 +277,14 @@ def _units(config: ComparisonConfig, base: Mapping[str, Any], path: Path) -> tup
     if mistakes:
         raise ConfigError(f"The comparison {path} cannot be run:\n" + "\n".join(f"  {m}" for m in mistakes))
     return tuple(units)
+
+
+def _validated(
+    config: ComparisonConfig, values: dict[str, Any], path: Path
+) -> ActiveLearningConfig | SemiSupervisedConfig:
+    if config.semi_supervised is not None:
+        return validated(SemiSupervisedConfig, values, path)
+    return validated(ActiveLearningConfig, values, path)
 
 
 def _campaign_values(
@@ -281,7 +317,8 @@ def _not_the_same(config: ComparisonConfig, units: Iterable[Unit]) -> Iterable[s
     control = first.get(config.control, {})
     for arm, values in first.items():
         for key in sorted(values.keys() | control.keys()) if control else ():
-            if key.startswith(_SAME_FOR_ALL) and values.get(key) != control.get(key):
+            fixed = key.startswith(_SAME_FOR_ALL) and not key.startswith(_AN_ARM_MAY)
+            if fixed and values.get(key) != control.get(key):
                 yield (
                     f"arms.{arm}.set.{key}: {values.get(key)} here, {control.get(key)} in the control "
                     f"{config.control!r}; arms must have this in common: set it for all of them under 'set'"

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cohort.comparison.contrasts import Contrast
 from cohort.comparison.runs import ArmRuns
 from cohort.comparison.summaries import Band, band, difference_band
 
@@ -157,6 +158,23 @@ def trial_curves(trials: pd.DataFrame, look: Mapping[str, Look]) -> bytes:
         axes.xaxis.get_major_locator().set_params(integer=True)
 
     return _panels(shown, draw, "", shared=False, legend=True)
+
+
+def paired_dots(contrasts: Sequence[Contrast], look: Mapping[str, Look], label: str) -> bytes:
+    """A row an arm: its paired differences as dots, their mean, and the 95 % bootstrap interval."""
+    figure = Figure(figsize=(7.2, 0.42 * len(contrasts) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0.0, color=CONTROL_COLOUR, linewidth=1, linestyle="--")
+    for place, each in enumerate(contrasts):
+        own = look[each.arm]
+        axes.plot(each.differences, [place] * each.n, "o", color=own.colour, alpha=0.35, markersize=4)
+        axes.plot([each.lower, each.upper], [place, place], color=own.colour, linewidth=2.2)
+        axes.plot(each.difference, place, own.marker, color=own.colour, markersize=8)
+    axes.set_yticks(range(len(contrasts)), [f"{look[each.arm].label} (n {each.n})" for each in contrasts])
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.grid(axis="x", alpha=0.25)
+    return _png(figure)
 
 
 def _draw_difference(axes: Any, found: Band, look: Look) -> None:

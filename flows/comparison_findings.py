@@ -90,12 +90,12 @@ def find(config: ComparisonConfig, tables: Tables) -> Findings:
 def contrast_table(findings: Findings) -> pd.DataFrame:
     """All contrasts, a row each."""
     rows = [
-        {"declared": declared, **_contrast_row(each)}
+        {"declared": declared, **contrast_row(each)}
         for declared, found in (("primary", findings.primary), ("secondary", findings.secondary))
         for each in found
     ]
     rows += [
-        {"declared": f"exploratory: {group.name}", **_contrast_row(each)}
+        {"declared": f"exploratory: {group.name}", **contrast_row(each)}
         for group in findings.groups
         for each in group.contrasts
     ]
@@ -117,7 +117,8 @@ def saving_table(findings: Findings) -> pd.DataFrame:
     return pd.DataFrame([asdict(each) for each in findings.savings])
 
 
-def _contrast_row(found: Contrast) -> dict[str, object]:
+def contrast_row(found: Contrast) -> dict[str, object]:
+    """A contrast as a row of a table."""
     values = asdict(found)
     values["seeds"] = " ".join(map(str, found.seeds))
     values["differences"] = " ".join(f"{value:.6f}" for value in found.differences)

@@ -58,3 +58,23 @@ GROUP = """
 FEW_PAIRS = """
 <p class=warning>With fewer than {needed} pairs (here {pairs}) a rank test cannot come below p = {least:.3g},
 so it cannot be significant at 0.05: look at the intervals.</p>"""
+
+STUDENTS = """
+<ul class=notes>
+<li><b>labelled only</b> is the teacher: the labelled cases alone, for as many steps as a student. It is the
+same model in all arms of a seed.</li>
+<li><b>DSC</b>, <b>NSD</b>: means over structures of the means over held-out cases, of the last generation.
+Nobody annotated anything in between.</li>
+<li><b>95 % bootstrap</b>: seeds and held-out cases are drawn at once, the same for both arms. With few
+seeds it is too narrow; <b>95 % over seeds</b> is Student's interval of the paired differences.</li>
+<li><b>p (t)</b>: paired t-test over seeds; <b>p (ranks)</b>: Wilcoxon's signed ranks; both two-sided.</li>
+</ul>"""
+
+STUDENT_ARMS = """
+<p class=note>In brackets: 95 % bootstrap over seeds and held-out cases; after ±: standard deviation between
+seeds. Last column: mean gain over labelled only, in multiples of the control's on the same seeds; a dash
+where the control gains nothing.</p>"""
+
+FILTERS = """
+<p class=note>Masks with voxels, against the references that the experiment has; no training saw these. Good:
+above the DSC that the configuration names.</p>"""

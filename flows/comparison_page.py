@@ -1,155 +1,52 @@
 """The page of a comparison: one HTML file that opens without a server and reads on paper too."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from cohort.comparison.contrasts import Contrast
-from cohort.comparison.paired import MIN_PAIRS_FOR_RANKS
 from cohort.comparison.summaries import ArmSummary, Saving
-from cohort.volume import write_bytes
 from flows import comparison_figures as figures
 from flows import comparison_notes as notes
-from flows.comparison_config import ComparisonConfig
 from flows.comparison_findings import SHOWN_CURRENCIES, Findings, GroupFindings, declared_runs
-from flows.comparison_tables import Tables
-from flows.html_parts import bracketed, deviation, ends, html_table, image, number, p_value, signed
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff;max-width:1120px;margin:2rem auto;
-padding:0 1.2rem}h1{font-size:1.6rem;margin:0}h2{font-size:1.2rem;margin:2.2rem 0 .5rem}
-h3{font-size:1rem;margin:1.4rem 0 .3rem}p,ul.notes{max-width:54rem;margin:.3rem 0 .7rem}
-ul.notes{color:#4a535c;font-size:.9rem;padding-left:1.2rem}p.note,td small{color:#4a535c}
-p.note{font-size:.9rem}
-p.warning{background:#fff4d6;border-left:4px solid #e69f00;padding:.5rem .8rem}
-table{border-collapse:collapse;font-size:.88rem;margin:.4rem 0 .9rem}
-th,td{padding:.28rem .7rem;text-align:left;border-bottom:1px solid #d8dde3;vertical-align:top}
-th{border-bottom:2px solid #aab2ba}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-table.first td{font-size:1rem}img{max-width:100%;height:auto;display:block;margin:.4rem 0}
-.wide{overflow-x:auto}table.about td{overflow-wrap:anywhere}
-@media print{body{margin:0;max-width:none;font-size:11px}h2,h3{break-after:avoid}
-img,table{break-inside:avoid}.wide{overflow:visible}}
-"""
-_MEASURES = {"area": "area under curve", "final": "final DSC"}
+from flows.comparison_frame import Frame, few_pairs
+from flows.html_parts import bracketed, deviation, html_table, image, number, signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What the page is made of.
+class Page(Frame):
+    """The page of a comparison of active-learning campaigns.
 
     Args:
-        config: of the comparison.
-        tables: of its finished campaigns.
-        findings: computed from them.
-        about: what made it, in words.
+        findings: computed from the tables.
     """
 
-    config: ComparisonConfig
-    tables: Tables
     findings: Findings
-    about: Mapping[str, str]
-
-    @property
-    def reading(self) -> list[str]:
-        """Arms that read references."""
-        units = self.tables.units
-        return list(dict.fromkeys(units.loc[units["reads_references"], "arm"]))
-
-    @property
-    def look(self) -> dict[str, figures.Look]:
-        """How each arm is drawn; the same whichever arms are finished."""
-        return figures.looks(list(self.config.arms), self.config.control, self.reading)
 
     def write(self, path: Path) -> None:
         """Write the page, atomically."""
-        title = f"Comparison {self.config.name}"
-        sections = [f"<h1>{escape(title)}</h1>", self._state()]
-        if self.findings.runs:
-            sections += [
-                self._primary(),
+        found = self.findings
+        measured = f"area under the budget curve, over {self.config.currency}, and final DSC"
+        sections = (
+            [
+                self.primary(found.primary, measured),
                 notes.READING,
                 self._curves(),
                 self._arms(),
                 self._savings(),
-                self._secondary(),
+                self.secondary(found.secondary),
                 self._pairwise(),
                 self._structures(),
                 self._trials(),
                 self._overlap(),
-                *(self._group(group) for group in self.findings.groups),
+                *(self._group(group) for group in found.groups),
             ]
-        sections.append(self._about())
-        html = (
-            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
-            f'content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
-            f"<style>{_STYLE}</style><body>{''.join(sections)}</body></html>\n"
+            if found.runs
+            else []
         )
-        write_bytes(path, html.encode())
-
-    def label(self, arm: str) -> str:
-        """An arm's name, marked where it reads references."""
-        mark = " <small>(reads references)</small>" if arm in self.reading else ""
-        return escape(arm) + mark
-
-    def _state(self) -> str:
-        units = self.tables.units
-        finished = units[units["state"] == "finished"]
-        counts = "; ".join(
-            f"{arm}: seeds {', '.join(map(str, part['seed']))}"
-            for arm, part in finished.groupby("arm", sort=False)
-        )
-        text = f"<p>{len(finished)} of {len(units)} campaigns are finished. {escape(counts)}.</p>"
-        left = units[units["state"] != "finished"]
-        if len(left):
-            names = ", ".join(f"{row['campaign']} ({row['state']})" for row in left.to_dict("records"))
-            text += f"<p class=warning>Not in this report: {escape(names)}.</p>"
-        if self.reading:
-            text += notes.READS_REFERENCES.format(arms=escape(", ".join(self.reading)))
-        return text
-
-    def _primary(self) -> str:
-        declared = self.config.primary
-        if declared is None:
-            return "<p class=note>No primary contrast was declared: all contrasts are secondary.</p>"
-        seeds = ", ".join(map(str, self.config.primary_seeds))
-        head = (
-            f"<h2>Declared before any run: {escape(declared.arm)} against {escape(declared.against)}</h2>"
-            f"<p class=note>On {len(self.config.primary_seeds)} seeds ({seeds}), over "
-            f"{escape(self.config.currency)}; area under the budget curve and final DSC. Not corrected for "
-            "other contrasts.</p>"
-        )
-        found = self.findings.primary
-        if not found:
-            return head + "<p class=warning>No pair of it is finished yet.</p>"
-        if found[0].n < len(self.config.primary_seeds):
-            head += (
-                f"<p class=warning>Interim: {found[0].n} of its {len(self.config.primary_seeds)} pairs are "
-                "finished.</p>"
-            )
-        return head + self._contrast_table(found, corrected=False, first=True) + _few_pairs(found)
-
-    def _contrast_table(self, found: Sequence[Contrast], *, corrected: bool, first: bool = False) -> str:
-        heads = ["arm", "measure", "#pairs", "#difference", "#95 % bootstrap", "#95 % over seeds"]
-        heads += ["#seeds won", "#p (t)", "#p (ranks)", *(["#p (t), Holm"] if corrected else [])]
-        rows = [
-            [
-                self.label(each.arm),
-                _MEASURES[each.measure],
-                str(each.n),
-                f"<b>{signed(each.difference)}</b>",
-                ends(each.lower, each.upper),
-                ends(each.t_lower, each.t_upper),
-                f"{each.won:.0%}",
-                p_value(each.t_p),
-                p_value(each.rank_p),
-                *([p_value(each.holm_p)] if corrected else []),
-            ]
-            for each in found
-        ]
-        return html_table(heads, rows, "first" if first else "")
+        self.write_page(path, sections)
 
     def _curves(self) -> str:
         declared, alike, control = declared_runs(self.findings), self.findings.alike, self.config.control
@@ -225,17 +122,6 @@ class Page:
             f"<h2>Saved on the way to the final DSC of {escape(self.config.control)}</h2>"
             + html_table(heads, rows)
             + notes.SAVINGS
-        )
-
-    def _secondary(self) -> str:
-        found = self.findings.secondary
-        if not found:
-            return ""
-        return (
-            f"<h2>Secondary contrasts with {escape(self.config.control)}</h2>"
-            + self._contrast_table(found, corrected=True)
-            + f"<p class=note>Holm's correction is over these {len(found)} contrasts.</p>"
-            + _few_pairs(found)
         )
 
     def _pairwise(self) -> str:
@@ -333,29 +219,7 @@ class Page:
         if not found:
             return ""
         head = f"<h3>Contrasts with {escape(self.config.control)}</h3>"
-        return head + self._contrast_table(found, corrected=False) + _few_pairs(found)
-
-    def _about(self) -> str:
-        rows = [[escape(name), escape(value)] for name, value in self.about.items()]
-        units = self.tables.units
-        columns = ["campaign", "state", "rounds", "code_version", "config_sha256"]
-        listed = [
-            [
-                escape(str(value)[:12] if name == "config_sha256" else str(value))
-                for name, value in row.items()
-            ]
-            for row in units[columns].to_dict("records")
-        ]
-        return (
-            "<h2>What made this page</h2>" + html_table(["", ""], rows, "about") + html_table(columns, listed)
-        )
-
-
-def _few_pairs(found: Iterable[Contrast]) -> str:
-    least = min(each.n for each in found)
-    if least >= MIN_PAIRS_FOR_RANKS:
-        return ""
-    return notes.FEW_PAIRS.format(pairs=least, least=min(1.0, 2.0 / 2**least), needed=MIN_PAIRS_FOR_RANKS)
+        return head + self.contrast_table(found, corrected=False) + few_pairs(found)
 
 
 def _summary_heads(currency: str) -> list[str]:

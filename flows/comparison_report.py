@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,8 @@ from flows.comparison_page import Page
 from flows.comparison_tables import Tables, read_tables, write_tables
 from flows.config import as_dict, config_sha256
 from flows.environment import code_version
+from flows.student_findings import find_students, student_metrics, student_tables
+from flows.student_page import StudentPage
 from flows.tracking import log_comparison
 
 PAGE, TABLES, CONFIG = "report.html", "tables", "comparison.yaml"
@@ -31,12 +34,20 @@ def report(comparison: Comparison) -> Path:
     """
     config = comparison.config
     tables = read_tables(comparison.units)
-    findings = find(config, tables)
+    about = _about(comparison, tables)
+    page: Page | StudentPage
+    if config.semi_supervised is None:
+        found = find(config, tables)
+        page = Page(config=config, tables=tables, findings=found, about=about)
+        computed, metrics = _computed_tables(found), _metrics(found)
+    else:
+        learned = find_students(config, tables)
+        page = StudentPage(config=config, tables=tables, findings=learned, about=about)
+        computed, metrics = student_tables(learned), student_metrics(learned)
     settings = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
     write_bytes(config.folder / CONFIG, settings.encode())
-    write_tables(config.folder / TABLES, _all_tables(tables, findings))
-    about = _about(comparison, tables)
-    Page(config=config, tables=tables, findings=findings, about=about).write(config.folder / PAGE)
+    write_tables(config.folder / TABLES, _filled(tables, computed))
+    page.write(config.folder / PAGE)
     finished = tables.units.loc[tables.units["state"] == "finished", "campaign"]
     log_comparison(
         config.folder,
@@ -44,25 +55,25 @@ def report(comparison: Comparison) -> Path:
         name=config.name,
         settings=as_dict(config),
         about=about,
-        metrics=_metrics(findings),
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
     )
     return config.folder / PAGE
 
 
-def _all_tables(tables: Tables, findings: Findings) -> dict[str, pd.DataFrame]:
-    found = {
-        "units": tables.units,
-        "rounds": tables.rounds,
-        "results": tables.results,
-        "selections": tables.selections,
-        "trials": tables.trials,
+def _filled(tables: Tables, computed: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """All tables that have a row, by the names of their files."""
+    read = {field.name: getattr(tables, field.name) for field in fields(tables)}
+    return {name: table for name, table in {**read, **computed}.items() if not table.empty}
+
+
+def _computed_tables(findings: Findings) -> dict[str, pd.DataFrame]:
+    return {
         "contrasts": contrast_table(findings),
         "arms": summary_table(findings),
         "savings": saving_table(findings),
         "pairwise": findings.pairwise,
         "overlap": findings.overlap,
     }
-    return {name: table for name, table in found.items() if not table.empty}
 
 
 def _about(comparison: Comparison, tables: Tables) -> Mapping[str, str]:
@@ -76,14 +87,14 @@ def _about(comparison: Comparison, tables: Tables) -> Mapping[str, str]:
         "config": config.name,
         "config sha256": config_sha256(as_dict(config)),
         "seeds": "; ".join(f"{arm}: {', '.join(map(str, config.seeds_of(arm)))}" for arm in config.arms),
-        "rounds": str(comparison.units[0].config.rounds),
+        "rounds": str(comparison.units[0].rounds),
         "held-out cases": str(tables.results["case_id"].nunique()) if len(tables.results) else "",
         "bootstrap": "2,000 draws, seed 0",
     }
 
 
 def _metrics(findings: Findings) -> dict[str, float]:
-    """What MLflow shows of a comparison: finite numbers under names that sort by arm."""
+    """What MLflow shows of a comparison: numbers under names that sort by arm."""
     found: dict[str, float] = {}
     for currency, summaries in findings.summaries.items():
         for each in summaries:
@@ -103,4 +114,4 @@ def _metrics(findings: Findings) -> dict[str, float]:
             }
     for saving in findings.savings:
         found[f"{saving.arm}/{saving.currency}_saved"] = saving.saved
-    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in found.items()}

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ class Tables:
         results: a row a round, held-out case and structure: DSC and NSD.
         selections: a row a selected case: round and rank.
         trials: a row a round in which the estimator was on trial: how its values agreed with revealed DSC.
+        filters: a row a generation of a semi-supervised training: what its filter kept, and how good that is.
     """
 
     units: pd.DataFrame
@@ -40,6 +41,7 @@ class Tables:
     results: pd.DataFrame
     selections: pd.DataFrame
     trials: pd.DataFrame
+    filters: pd.DataFrame
 
 
 def read_tables(units: Sequence[Unit]) -> Tables:
@@ -58,15 +60,19 @@ def read_tables(units: Sequence[Unit]) -> Tables:
         results=_gathered(finished, _result_rows),
         selections=_gathered(finished, _selection_rows),
         trials=_gathered(finished, _trial_rows),
+        filters=_gathered(finished, _filter_rows),
     )
 
 
-def arm_runs(tables: Tables, arms: Iterable[str]) -> dict[str, ArmRuns]:
+def arm_runs(
+    tables: Tables, arms: Iterable[str], metric: Literal["dsc", "nsd"] = "dsc"
+) -> dict[str, ArmRuns]:
     """The runs of each arm that has finished some, cut to the rounds that every run has.
 
     Args:
         tables: of the comparison.
         arms: names, in the order to give them in.
+        metric: what was measured.
     """
     if tables.rounds.empty:
         return {}
@@ -75,7 +81,7 @@ def arm_runs(tables: Tables, arms: Iterable[str]) -> dict[str, ArmRuns]:
     cases = tuple(dict.fromkeys(tables.results["case_id"]))
     structures = tuple(dict.fromkeys(tables.results["structure"]))
     known = {arm for arm, _ in counts.index}
-    return {arm: _runs(tables, arm, number, cases, structures) for arm in arms if arm in known}
+    return {arm: _runs(tables, arm, metric, number, cases, structures) for arm in arms if arm in known}
 
 
 def read_groups(path: Path, cases: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -221,8 +227,14 @@ def _trial_rows(campaign: Campaign) -> Iterable[dict[str, Any]]:
             yield {"round": entry.payload["round"], **found}
 
 
+def _filter_rows(campaign: Campaign) -> Iterable[dict[str, Any]]:
+    for entry in campaign.events("trial"):
+        if "filter" in entry.payload:
+            yield {"round": entry.payload["round"], **entry.payload["filter"]}
+
+
 def _runs(
-    tables: Tables, arm: str, number: int, cases: tuple[str, ...], structures: tuple[str, ...]
+    tables: Tables, arm: str, metric: str, number: int, cases: tuple[str, ...], structures: tuple[str, ...]
 ) -> ArmRuns:
     spent = tables.rounds[(tables.rounds["arm"] == arm) & (tables.rounds["round"] < number)]
     seeds = tuple(int(seed) for seed in dict.fromkeys(spent["seed"]))
@@ -231,8 +243,8 @@ def _runs(
         measured[column].map({name: place for place, name in enumerate(names)}).to_numpy()
         for column, names in (("seed", seeds), ("case_id", cases), ("structure", structures))
     ]
-    dsc = np.full((len(seeds), number, len(cases), len(structures)), np.nan)
-    dsc[places[0], measured["round"].to_numpy(), places[1], places[2]] = measured["dsc"].to_numpy()
+    found = np.full((len(seeds), number, len(cases), len(structures)), np.nan)
+    found[places[0], measured["round"].to_numpy(), places[1], places[2]] = measured[metric].to_numpy()
     return ArmRuns(
         arm=arm,
         seeds=seeds,
@@ -242,5 +254,5 @@ def _runs(
             currency: spent.pivot(index="seed", columns="round", values=currency).loc[list(seeds)].to_numpy()
             for currency in CURRENCIES
         },
-        dsc=dsc,
+        dsc=found,
     )

@@ -5,7 +5,7 @@ Prefect and MLflow read their settings when they are imported, so they are impor
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -49,25 +49,20 @@ def run_locked(config: ActiveLearningConfig, display: Display) -> Campaign:
     Raises:
         SentinelLoopError: for every mistake that a user can mend, before any training where possible.
     """
-    _check_segmenters(config.folder, config.segmenter)
-    campaigns.check_config(config)
-    cohort, fingerprints = _sound_cohort(config, display)
-    campaign = campaigns.create_or_open(config)
-    killed = campaigns.end_orphans(config.folder)
-    environment.prepare(config.campaigns_root)
+    begun = _begin(config, config, display)
     from flows.active_learning import Loop, active_learning
     from flows.tracking import Tracker
 
     loop = Loop(
         config=config,
-        campaign=campaign,
-        cohort=cohort,
-        fingerprints=fingerprints,
+        campaign=begun.campaign,
+        cohort=begun.cohort,
+        fingerprints=begun.fingerprints,
         display=display,
-        tracker=Tracker(campaign=campaign),
+        tracker=Tracker(campaign=begun.campaign),
     )
-    active_learning.with_options(flow_run_name=campaign.name)(loop, killed)
-    return campaign
+    active_learning.with_options(flow_run_name=config.name)(loop, begun.killed_flow_run)
+    return begun.campaign
 
 
 def launch_comparison(comparison: Comparison, units: Sequence[Unit], display: Display) -> dict[str, str]:
@@ -122,29 +117,31 @@ def launch_semi_supervised(config: SemiSupervisedConfig, display: Display) -> Ca
     Raises:
         SentinelLoopError: for every mistake that a user can mend, before any training where possible.
     """
-    _check_segmenters(config.folder, config.segmenter)
     with campaigns.locked(config.folder):
-        campaigns.check_config(config)
-        nothing_selected = config.campaign.model_copy(update={"rounds": 1})
-        whole, fingerprints = _sound_cohort(nothing_selected, display)
-        cohort = data.limit_pool(whole, config.unlabelled, config.seed)
-        campaign = campaigns.create_or_open(config)
-        killed = campaigns.end_orphans(config.folder)
-        environment.prepare(config.campaigns_root)
-        from flows.semi_supervised import SelfTraining, semi_supervised
-        from flows.tracking import Tracker
+        return train_locked(config, display)
 
-        loop = SelfTraining(
-            config=config.campaign,
-            campaign=campaign,
-            cohort=cohort,
-            fingerprints=fingerprints,
-            display=display,
-            tracker=Tracker(campaign=campaign),
-            training=config,
-        )
-        semi_supervised.with_options(flow_run_name=campaign.name)(loop, killed)
-    return campaign
+
+def train_locked(config: SemiSupervisedConfig, display: Display) -> Campaign:
+    """What `launch_semi_supervised` does, for a caller that holds the training's lock.
+
+    Raises:
+        SentinelLoopError: for every mistake that a user can mend, before any training where possible.
+    """
+    begun = _begin(config, config.campaign.model_copy(update={"rounds": 1}), display)  # nothing is selected
+    from flows.semi_supervised import SelfTraining, semi_supervised
+    from flows.tracking import Tracker
+
+    loop = SelfTraining(
+        config=config.campaign,
+        campaign=begun.campaign,
+        cohort=begun.cohort,
+        fingerprints=begun.fingerprints,
+        display=display,
+        tracker=Tracker(campaign=begun.campaign),
+        training=config,
+    )
+    semi_supervised.with_options(flow_run_name=config.name)(loop, begun.killed_flow_run)
+    return begun.campaign
 
 
 def campaign_config(campaign: Campaign) -> ActiveLearningConfig:
@@ -254,6 +251,36 @@ def launch_sentinel_training(config: SentinelTrainingConfig, display: Display) -
             config=config, dataset=dataset, split=split, fingerprints=fingerprints, display=display
         )
         return train_sentinel_flow.with_options(flow_run_name=config.name)(training)
+
+
+class _Begun(NamedTuple):
+    """A folder with its config and its lock, and the data that it is about."""
+
+    campaign: Campaign
+    cohort: data.Cohort
+    fingerprints: dict[str, str]
+    killed_flow_run: str | None
+
+
+def _begin(
+    config: ActiveLearningConfig | SemiSupervisedConfig, checked: ActiveLearningConfig, display: Display
+) -> _Begun:
+    """Check everything that can be checked before any training, then create or open the folder.
+
+    Args:
+        config: kept in the folder.
+        checked: the campaign whose scans must be sound.
+        display: shows progress.
+    """
+    _check_segmenters(config.folder, config.segmenter)
+    campaigns.check_config(config)
+    cohort, fingerprints = _sound_cohort(checked, display)
+    if isinstance(config, SemiSupervisedConfig):
+        cohort = data.limit_pool(cohort, config.unlabelled, config.seed)
+    campaign = campaigns.create_or_open(config)
+    killed = campaigns.end_orphans(config.folder)
+    environment.prepare(config.campaigns_root)
+    return _Begun(campaign, cohort, fingerprints, killed)
 
 
 def _check_segmenters(folder: Path, *settings: SegmenterSettings) -> None:

@@ -13,10 +13,12 @@ from cohort.comparison.curves import area_weights, common_range
 from cohort.comparison.runs import ArmRuns, Values, weighted_curves
 from cohort.groups import holm
 
-Measure = Literal["area", "final"]
+Measure = Literal["area", "final", "final_nsd"]
 
 MEASURES: tuple[Measure, ...] = ("area", "final")
-"""The area under the budget curve, and the DSC of the last round."""
+"""Of a campaign: the area under the budget curve, and the DSC of the last round."""
+STUDENT_MEASURES: tuple[Measure, ...] = ("final", "final_nsd")
+"""Of a semi-supervised training, which spends nothing: DSC and NSD of the last generation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +28,10 @@ class Contrast:
     Args:
         arm: name.
         against: name of the other arm.
-        measure: one of `MEASURES`.
+        measure: what was compared.
         currency: of the area's axis.
         seeds: (n,) that both arms were run with.
-        differences: (n,) arm minus other arm, in DSC.
+        differences: (n,) arm minus other arm, in DSC (or NSD).
         difference: their mean.
         lower: of the bootstrap over seeds and held-out cases, 95 %.
         upper: likewise.
@@ -95,7 +97,7 @@ def contrast(
     Args:
         arm: the first.
         against: the second, measured on the same held-out cases.
-        measure: what to compare.
+        measure: what to compare; for "final_nsd" both runs hold NSD.
         currency: of the cost axis.
         among: seeds to take, all that both have by default.
         seed: of the bootstrap.
@@ -137,7 +139,7 @@ def corrected(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
 
 def _weights(first: ArmRuns, second: ArmRuns, measure: Measure, currency: str) -> tuple[Values, Values]:
     """(S, R) of each arm: weights of the rounds in the measure."""
-    if measure == "final":
+    if measure != "area":
         return _last(first), _last(second)
     found: tuple[list[Values], list[Values]] = ([], [])
     for one, other in zip(first.spent[currency], second.spent[currency], strict=True):

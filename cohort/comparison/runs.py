@@ -21,7 +21,7 @@ class ArmRuns:
         cases: (N,) ids of the held-out cases, the same for every seed and arm.
         structures: (K,) names.
         spent: currency -> (S, R), what the annotations before each round's training cost in all.
-        dsc: (S, R, N, K) in [0, 1], NaN where a case cannot measure a structure.
+        dsc: (S, R, N, K) in [0, 1], NaN where a case cannot measure a structure; NSD where that is compared.
     """
 
     arm: str
@@ -58,6 +58,16 @@ class ArmRuns:
         wanted = set(cases)
         places = [place for place, case_id in enumerate(self.cases) if case_id in wanted]
         return replace(self, cases=tuple(self.cases[place] for place in places), dsc=self.dsc[:, :, places])
+
+    def named(self, arm: str) -> "ArmRuns":
+        """The same runs under another name."""
+        return replace(self, arm=arm)
+
+    def of_round(self, number: int) -> "ArmRuns":
+        """The same runs with one of their rounds alone; a negative number counts from the end."""
+        one = [range(self.rounds)[number]]
+        spent = {currency: values[:, one] for currency, values in self.spent.items()}
+        return replace(self, spent=spent, dsc=self.dsc[:, one])
 
     def curves(self) -> Values:
         """(S, R) mean over structures of the mean over cases, as a round's result has it."""
