@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
 from cohort.errors import CampaignError, ConfigError, SelectionError
 from cohort.volume import write_volume
 from flows import campaign as campaigns
 from flows import cli
 from flows.campaign import Campaign
+from flows.comparison_config import load_comparison
 from flows.config import load_config
-from flows.launch import launch, launch_semi_supervised
+from flows.launch import launch, launch_comparison, launch_semi_supervised, report_comparison
 from flows.progress import Display
 from flows.semi_supervised_config import load_semi_supervised
 from flows.status import status
@@ -224,6 +227,42 @@ class TestBadInput:
     def test_more_unlabelled_cases_than_there_are(self, path: Path) -> None:
         with pytest.raises(ConfigError, match="unlabelled is 5, but only 4 cases of 'Tiny'"):
             start(path, "unlabelled=5")
+
+
+class TestComparison:
+    def test_arms_share_their_teacher_and_are_reported(
+        self, tmp_path: Path, write_training: WriteYaml
+    ) -> None:
+        write_training(tmp_path / "base.yaml", {"name": None, "rivals": []})
+        values = {
+            "semi_supervised": "base.yaml",
+            "root": str(tmp_path / "comparisons"),
+            "seeds": [0],
+            "primary": {"arm": "quality", "against": "random"},
+            "keep": "light",
+            "arms": {"random": {"set": {"filter.kind": "random"}}, "quality": {}},
+        }
+        (tmp_path / "students.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        comparison = load_comparison(tmp_path / "students.yaml")
+        assert launch_comparison(comparison, comparison.units, Display(quiet=True)) == {}
+
+        trained = [campaigns.open_campaign(unit.folder) for unit in comparison.units]
+        teachers, students = zip(*(payloads(each, "result") for each in trained), strict=True)
+        assert len({teacher["checkpoint_sha256"] for teacher in teachers}) == 1
+        assert len({student["checkpoint_sha256"] for student in students}) == 2
+        assert all(each.events("pruned") for each in trained)
+
+        page = report_comparison(comparison)
+        found = pd.read_parquet(page.parent / "tables" / "contrasts.parquet").set_index(
+            ["declared", "arm", "measure"]
+        )
+        assert found.loc[("primary", "quality", "final"), "difference"] == pytest.approx(
+            students[1]["dsc"] - students[0]["dsc"]
+        )
+        assert found.loc[("gain", "random", "final_nsd"), "difference"] == pytest.approx(
+            students[0]["nsd"] - teachers[0]["nsd"]
+        )
+        assert "What the pseudo-labels added" in page.read_text()
 
 
 @pytest.fixture(scope="module")

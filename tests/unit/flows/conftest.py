@@ -153,7 +153,8 @@ def write_measured(unit: Unit, changes: Mapping[str, object] | None = None, *, f
         )
         if number < 2:
             chosen = [f"p{2 * number}", f"p{2 * number + (1 if unit.arm == 'random' else 5)}"]
-            ledger.append("selection", at=at, round=number, strategy=unit.config.strategy, selected=chosen)
+            strategy = as_dict(unit.config)["strategy"]
+            ledger.append("selection", at=at, round=number, strategy=strategy, selected=chosen)
             agreed = {"pearson": 0.4, "spearman": 0.5, "mae": None, "bias": None, "n": 4, "missing": 0}
             ledger.append("trial", at=at, round=number, estimator={} if unit.arm == "random" else agreed)
     if finished:

@@ -79,7 +79,7 @@ class TestUnits:
         path = write(set={"rounds": 2})
         comparison = load_comparison(path, ["data.root=elsewhere", "rounds=4", "keep=light", "seeds=[3]"])
         assert {unit.config.data.root for unit in comparison.units} == {Path("elsewhere")}
-        assert {unit.config.rounds for unit in comparison.units} == {4}
+        assert {unit.rounds for unit in comparison.units} == {4}
         assert comparison.config.keep == "light"
         assert names(comparison) == ["random-seed3", "entropy-seed3"]
 
@@ -96,7 +96,33 @@ class TestUnits:
         units = load_comparison(write(arms=arms(best={"set": {"strategy": "oracle-worst"}}))).units
         assert {unit.arm: unit.reads_references for unit in units} == {"random": False, "best": True}
 
-    @pytest.mark.parametrize("name", ["hippocampus", "openkbp"])
+    def test_semi_supervised_trainings_are_compared_too(self, write: WriteComparison, tmp_path: Path) -> None:
+        chosen = {
+            "random": {"set": {"filter.kind": "random"}},
+            "oracle": {"set": {"filter.estimator": "oracle"}, "seeds": [1]},
+            "teacher": {"set": {"segmenter.semi_supervision.consistency": 0.1}, "seeds": [0]},
+        }
+        settings = tmp_path / "base" / "semi.yaml"
+        own = yaml.safe_load((tmp_path / "base" / "tiny.yaml").read_text())
+        kept = {key: value for key, value in own.items() if key not in ("rounds", "budget", "strategy")}
+        settings.write_text(yaml.safe_dump({**kept, "generations": 2}))
+        path = write(campaign=None, semi_supervised="base/semi.yaml", arms=chosen)
+        comparison = load_comparison(path)
+        assert names(comparison) == ["random-seed0", "random-seed1", "oracle-seed1", "teacher-seed0"]
+        assert [unit.reads_references for unit in comparison.units] == [False, False, True, False]
+        assert {unit.rounds for unit in comparison.units} == {3}
+
+        chosen["oracle"]["set"] = {"unlabelled": 2}
+        with pytest.raises(ConfigError, match=r"arms\.oracle\.set\.unlabelled: 2 here, None in the control"):
+            load_comparison(write(campaign=None, semi_supervised="base/semi.yaml", arms=chosen))
+
+    @pytest.mark.parametrize("campaign", [None, "base/tiny.yaml"])
+    def test_there_is_one_thing_to_vary(self, write: WriteComparison, campaign: str | None) -> None:
+        both = {"campaign": campaign, "semi_supervised": campaign}
+        with pytest.raises(ConfigError, match="either 'campaign' or 'semi_supervised', the path of its YAML"):
+            load_comparison(write(**both))
+
+    @pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "comparison").glob("*.yaml")))
     def test_the_examples_can_be_run(self, name: str) -> None:
         comparison = load_comparison(CONFIGS / "comparison" / f"{name}.yaml")
         assert comparison.config.primary is not None
