@@ -10,7 +10,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "sentinel-loop needs Python 3.11 or newer; found $$($(PYTHON) --version). Set PYTHON=..."; exit 1; }
 	@echo "Setting up .venv (once; a few minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,nnunet]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,nnunet,slicer]'
 	@touch $(INSTALLED)
 
 install: $(INSTALLED)

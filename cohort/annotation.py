@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from cohort.budget import Cost
 from cohort.case import CaseView, Structure, check_case_id
 from cohort.errors import AnnotationError, DataError, GeometryError
 from cohort.volume import Array, Grid, Volume, check_same_grid, read_label_map
+
+Reader = Callable[[Path, frozenset[int]], Volume]
+"""Path and declared labels -> label map; raises `DataError`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,7 @@ def check_annotation(
     *,
     absent: Collection[str] | None = None,
     proposal: Path | None = None,
+    read: Reader = read_label_map,
 ) -> CheckedAnnotation:
     """Let a returned label map in, or say what its annotator should correct.
 
@@ -119,6 +123,7 @@ def check_annotation(
             without a voxel as looked for and not there.
         proposal: label map that was sent out; an annotation that equals it in the requested structures is
             refused. None where that was confirmed, or nothing was sent.
+        read: reads the file, for formats that hold no label map as it is.
 
     Returns:
         The voxels, the hash of the file that they come from, and what was found.
@@ -129,7 +134,7 @@ def check_annotation(
             that is not declared absent, or is the proposal as it was sent.
     """
     _check_request(case, request, structures)
-    stored, sha256 = _read(path, case, structures)
+    stored, sha256 = _read(path, case, structures, read)
     label_map, turned = _turned_to(grid, stored)
     try:
         check_same_grid(grid, label_map, case.image, path)
@@ -219,11 +224,11 @@ def _check_request(case: CaseView, request: Request, structures: Sequence[Struct
         )
 
 
-def _read(path: Path, case: CaseView, structures: Sequence[Structure]) -> tuple[Volume, str]:
+def _read(path: Path, case: CaseView, structures: Sequence[Structure], read: Reader) -> tuple[Volume, str]:
     """Voxels and hash of the file, of one and the same content."""
     try:
         before = _sha256(path)
-        label_map = read_label_map(path, frozenset(s.label for s in structures))
+        label_map = read(path, frozenset(s.label for s in structures))
         after = _sha256(path)
     except DataError as error:
         raise AnnotationError(

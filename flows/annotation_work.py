@@ -36,7 +36,8 @@ def make_annotator(
     images = {case_id: case.image for case_id, case in by_id.items()}
     folder = campaign.folder / ANNOTATION / f"round_{number:03d}"
     if config.annotator.kind == "folder":
-        return Folder(folder=folder, images=images, structures=structures)
+        suffix = f".{config.annotator.format}"
+        return Folder(folder=folder, images=images, structures=structures, suffix=suffix)
     if config.annotator.kind == "monailabel":
         return MonaiLabel(folder=folder, images=images, structures=structures)
     noise = AnnotatorNoise(**config.annotator.noise.model_dump())

@@ -231,15 +231,21 @@ class NoiseModel(Model):
 class AnnotatorModel(Model):
     """Who annotates: `oracle` reveals the reference of a case, the others wait for people.
 
-    `folder` takes label maps from a folder, `monailabel` from the datastore of a MONAI Label server; `noise`
-    is for the oracle alone.
+    `folder` takes label maps from a folder, `monailabel` from the datastore of a MONAI Label server. `format`
+    is that of the files in the folder: label maps, or segmentations of 3D Slicer. `noise` is for the oracle
+    alone.
     """
 
     kind: Literal["oracle", "folder", "monailabel"] = "oracle"
+    format: Literal["nii.gz", "seg.nrrd"] = "nii.gz"
     noise: NoiseModel = NoiseModel()
 
     @model_validator(mode="after")
-    def _noise_is_simulated(self) -> "AnnotatorModel":
+    def _fits_the_kind(self) -> "AnnotatorModel":
+        if self.format != "nii.gz" and self.kind != "folder":
+            raise ValueError(
+                f"format {self.format} is for the annotator 'folder', but annotator.kind is {self.kind!r}"
+            )
         if self.kind != "oracle" and self.noise != NoiseModel():
             raise ValueError(f"noise is for the annotator 'oracle', but annotator.kind is {self.kind!r}")
         return self

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cohort.annotation import Annotation, CheckedAnnotation, Request, check_annotation, merged
+from cohort.annotation import Annotation, CheckedAnnotation, Reader, Request, check_annotation, merged
 from cohort.budget import CostModel, annotation_cost
-from cohort.case import Dataset
+from cohort.case import Dataset, Structure
 from cohort.errors import AnnotationError
-from cohort.volume import read_grid, read_label_map, write_volume
+from cohort.volume import Grid, read_grid, read_label_map, write_volume
 from flows.annotators.base import Annotator, Returned
+from flows.annotators.segmentations import SUFFIX, read_segmentation
 from flows.campaign import Campaign
 from flows.requests import Unit, still_open
 from flows.stages import file_sha256
@@ -113,24 +114,26 @@ class Intake:
     def _let_in(self, number: int | None, returned: Returned, annotator: str, proposal: Path | None) -> None:
         case = self.dataset.by_id[returned.case_id]
         request = Request(case_id=returned.case_id, structures=tuple(returned.structures))
+        grid, structures = read_grid(case.image), self.dataset.structures
         checked = check_annotation(
             returned.path,
             case.view(),
-            read_grid(case.image),
+            grid,
             request,
-            self.dataset.structures,
+            structures,
             absent=returned.absent,
             proposal=None if returned.confirmed else proposal,
+            read=_reader(returned.path, grid, structures),
         )
-        annotated = [s for s in self.dataset.structures if s.name in returned.structures]
+        annotated = [s for s in structures if s.name in returned.structures]
         cost = annotation_cost(checked.label_map.array, annotated, self.costs, minutes=returned.minutes)
         earlier = [a for a in self.campaign.annotations() if a.case_id == returned.case_id]
-        path, structures = self._write(returned, checked, earlier)
+        path, all_structures = self._write(returned, checked, earlier)
         self.campaign.append(
             "annotation",
             round=number,
             case_id=returned.case_id,
-            structures=structures,
+            structures=all_structures,
             answered=sorted(returned.structures),
             absent=list(checked.absent),
             path=str(path.relative_to(self.campaign.folder)),
@@ -156,3 +159,9 @@ class Intake:
         path = folder / f"version_{len(earlier) + 1}" / name
         write_volume(path, merged(before.array, label_map.array, labels), label_map.affine)
         return path, {**earlier[-1].structures, **returned.structures}
+
+
+def _reader(path: Path, grid: Grid, structures: Sequence[Structure]) -> Reader:
+    if path.name.endswith(SUFFIX):
+        return lambda file, _: read_segmentation(file, grid, structures)
+    return read_label_map

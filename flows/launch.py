@@ -14,6 +14,7 @@ from cohort.errors import CampaignError, ConfigError
 from cohort.validation import validate_cases
 from flows import campaign as campaigns
 from flows import data, environment
+from flows.annotators.segmentations import require_slicerio
 from flows.audit_options import AuditOptions
 from flows.campaign import Campaign
 from flows.comparison_config import Comparison, Unit
@@ -273,6 +274,8 @@ def _begin(
         display: shows progress.
     """
     _check_segmenters(config.folder, config.segmenter)
+    if checked.annotator.format == "seg.nrrd":
+        require_slicerio()
     campaigns.check_config(config)
     cohort, fingerprints = _sound_cohort(checked, display)
     if isinstance(config, SemiSupervisedConfig):

@@ -1,4 +1,4 @@
-"""People who correct label maps in a folder, with any tool that reads and writes NIfTI."""
+"""People who correct label maps in a folder, with any tool that writes NIfTI, or with 3D Slicer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,9 @@ from pathlib import Path
 
 from cohort.annotation import Request
 from cohort.case import Structure
+from cohort.volume import SUFFIXES
 from flows.annotators.base import Answer, Returned, WorkItem
+from flows.annotators.segmentations import SUFFIX, write_segmentation
 from flows.annotators.worklist import (
     PICTURES,
     RETURNS,
@@ -27,12 +29,14 @@ class Folder:
         folder: of one round's annotation.
         images: case id -> image.
         structures: of the label maps.
+        suffix: of the files that are handed out, ".nii.gz" or ".seg.nrrd"; both may come back.
         name: written beside the annotations.
     """
 
     folder: Path
     images: Mapping[str, Path]
     structures: tuple[Structure, ...]
+    suffix: str = ".nii.gz"
     name: str = "folder"
 
     @property
@@ -46,7 +50,7 @@ class Folder:
         todo.mkdir(parents=True, exist_ok=True)
         (self.folder / "done").mkdir(exist_ok=True)
         for item in items:
-            hand_out(item.proposal, todo / f"{item.request.case_id}.nii.gz")
+            self._hand_out(item.proposal, todo / f"{item.request.case_id}{self.suffix}")
         write_worklist(self.folder, items, self.structures, self._places)
 
     def collect(self, requests: Sequence[Request]) -> Answer:
@@ -59,15 +63,21 @@ class Folder:
 
     def waits_for(self, requests: Sequence[Request]) -> str:
         """Which files have to be put where."""
-        names = ", ".join(f"{request.case_id}.nii.gz" for request in requests)
+        names = ", ".join(f"{request.case_id}{self.suffix}" for request in requests)
         where, strange = self.folder / "done", self._strange()
         return (
             f"corrected label maps in {where}: {names} (work list: {WORKLIST}, remarks: {RETURNS}, both "
             f"beside it){strange}"
         )
 
+    def _hand_out(self, proposal: Path, target: Path) -> None:
+        if self.suffix != SUFFIX:
+            hand_out(proposal, target)
+        elif not target.exists():
+            write_segmentation(proposal, target, self.structures)
+
     def _places(self, item: WorkItem) -> Mapping[str, str]:
-        name = f"{item.request.case_id}.nii.gz"
+        name = f"{item.request.case_id}{self.suffix}"
         image = str(self.images[item.request.case_id])
         return {"image": image, "proposal": f"todo/{name}", "put_back": f"done/{name}"}
 
@@ -76,7 +86,8 @@ class Folder:
 
     def _strange(self) -> str:
         """Files that were put back under a name that nobody asked for."""
-        asked = {path.name.removesuffix(".nii.gz") for path in (self.folder / "todo").glob("*.nii.gz")}
-        files = sorted(path.name for path in (self.folder / "done").glob("[!.]*"))
-        strange = [name for name in files if name.removesuffix(".gz").removesuffix(".nii") not in asked]
+        todo = (self.folder / "todo").glob(f"[!.]*{self.suffix}")
+        asked = {path.name.removesuffix(self.suffix) for path in todo}
+        read = {f"{case_id}{suffix}" for case_id in asked for suffix in (*SUFFIXES, SUFFIX)}
+        strange = sorted({path.name for path in (self.folder / "done").glob("[!.]*")} - read)
         return f"; not asked for, so not read: {', '.join(strange)}" if strange else ""

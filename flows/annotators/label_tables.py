@@ -25,7 +25,7 @@ def slicer_table(structures: Sequence[Structure]) -> str:
     2 left_kidney 230 159 0 255
     """
     lines = ["# Color table of the label maps beside it", "0 background 0 0 0 0"]
-    for structure, (red, green, blue) in _coloured(structures):
+    for structure, (red, green, blue) in coloured(structures):
         lines.append(f"{structure.label} {'_'.join(structure.name.split())} {red} {green} {blue} 255")
     return "\n".join(lines) + "\n"
 
@@ -38,11 +38,12 @@ def itksnap_table(structures: Sequence[Structure]) -> str:
     2 230 159 0 1 1 1 "left kidney"
     """
     lines = ['0 0 0 0 0 0 0 "Clear Label"']
-    for structure, (red, green, blue) in _coloured(structures):
+    for structure, (red, green, blue) in coloured(structures):
         name = structure.name.replace('"', "'")
         lines.append(f'{structure.label} {red} {green} {blue} 1 1 1 "{name}"')
     return "\n".join(lines) + "\n"
 
 
-def _coloured(structures: Sequence[Structure]) -> list[tuple[Structure, tuple[int, int, int]]]:
+def coloured(structures: Sequence[Structure]) -> list[tuple[Structure, tuple[int, int, int]]]:
+    """Each structure with its colour, red, green and blue from 0 to 255."""
     return [(structure, _COLOURS[number % len(_COLOURS)]) for number, structure in enumerate(structures)]

@@ -12,6 +12,7 @@ from cohort.volume import SUFFIXES, write_bytes
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.label_tables import itksnap_table, slicer_table
 from flows.annotators.returns import Note, read_returns, write_returns
+from flows.annotators.segmentations import SUFFIX
 
 WORKLIST, RETURNS, QUARANTINE, PICTURES = "worklist.csv", "returns.csv", "quarantine", "pictures"
 SLICER_TABLE, ITKSNAP_TABLE = "labels.ctbl", "labels_itksnap.txt"
@@ -27,8 +28,8 @@ def hand_out(source: Path, target: Path) -> None:
 
 
 def handed_back(folder: Path, case_id: str) -> Path | None:
-    """A case's label map in a folder, compressed or not; None where it is not back."""
-    found = (folder / f"{case_id}{suffix}" for suffix in SUFFIXES)
+    """A case's label map in a folder, NIfTI first, or its segmentation; None where it is not back."""
+    found = (folder / f"{case_id}{suffix}" for suffix in (*SUFFIXES, SUFFIX))
     return next((path for path in found if path.is_file()), None)
 
 
@@ -104,9 +105,7 @@ def put_aside(folder: Path, returned: Returned, reason: str) -> Path:
     """
     quarantine = folder / QUARANTINE
     quarantine.mkdir(parents=True, exist_ok=True)
-    suffix = (
-        "".join(returned.path.suffixes[-2:]) if returned.path.name.endswith(".gz") else returned.path.suffix
-    )
+    suffix = returned.path.name.removeprefix(returned.case_id)
     number = 1
     while (target := quarantine / f"{returned.case_id}_{number}{suffix}").exists():
         number += 1

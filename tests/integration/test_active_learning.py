@@ -309,6 +309,25 @@ class TestPeople:
         assert [s["selected"] for s in payloads(campaign, "selection")] == [[first, second]]
         assert [result["labelled_cases"] for result in payloads(campaign, "result")] == [3, 5]
 
+    def test_work_for_slicer_goes_out_and_comes_back(self, path: Path) -> None:
+        """What people save over the proposals, under the same names, is what they corrected."""
+        slicerio = pytest.importorskip("slicerio")
+        campaign = start(path, "annotator.format=seg.nrrd")
+        work = campaign.folder / "annotation" / "round_000"
+        handed = sorted((work / "todo").iterdir())
+        assert [file.name.removeprefix("case_0")[1:] for file in handed] == [".seg.nrrd"] * 2
+        for file in handed:
+            segmentation = slicerio.read_segmentation(str(file))
+            assert [segment["name"] for segment in segmentation["segments"]] == ["liver", "spleen"]
+            segmentation["voxels"][2:5, 2:5, 2:5], segmentation["voxels"][6:9, 6:9, 3:6] = 1, 2
+            slicerio.write_segmentation(str(work / "done" / file.name), segmentation)
+        campaign = start(path, "annotator.format=seg.nrrd")
+        assert status(campaign)["state"] == "finished"
+        for annotation in campaign.annotations()[3:]:
+            found = read_label_map(annotation.path).array
+            assert found[3, 3, 3] == 1
+            assert found[4, 7, 7] == 2
+
     def test_a_whole_campaign_through_the_datastore_of_monai_label(
         self,
         path: Path,

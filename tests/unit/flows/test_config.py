@@ -71,6 +71,13 @@ def test_all_mistakes_are_told_at_once_with_their_dotted_keys(make_campaign_yaml
     assert found["name"] == "'a/b' cannot name a folder; use letters, digits, '.', '_' and '-'"
 
 
+def test_segmentations_of_slicer_are_for_a_folder(make_campaign_yaml: MakeYaml) -> None:
+    path = make_campaign_yaml("scans", {"annotator.kind": "oracle", "annotator.format": "seg.nrrd"})
+    assert mistakes(path) == {
+        "annotator": "format seg.nrrd is for the annotator 'folder', but annotator.kind is 'oracle'"
+    }
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -8,10 +8,11 @@ import pytest
 
 from cohort.annotation import Request, merged
 from cohort.budget import CostModel
-from cohort.case import Dataset
+from cohort.case import Dataset, Structure
 from cohort.volume import read_label_map, write_volume
 from flows import campaign as campaigns
 from flows.annotators.base import Answer, Returned, WorkItem
+from flows.annotators.segmentations import write_segmentation
 from flows.campaign import Campaign
 from flows.config import load_config
 from flows.intake import Intake
@@ -136,6 +137,28 @@ class TestLettingIn:
         (stored,) = gate.campaign.annotations()
         np.testing.assert_array_equal(read_label_map(stored.path).array, labels)
         np.testing.assert_allclose(read_label_map(stored.path).affine, affine, atol=1e-5)
+
+    def test_a_segmentation_of_slicer_becomes_a_label_map(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        pytest.importorskip("slicerio")
+        gate, labels = intake("case"), make_label_map(3)
+        write_volume(person.folder / "a.nii.gz", labels, affine)
+        saved = person.folder / "a.seg.nrrd"
+        own, others = (
+            gate.dataset.structures,
+            (Structure(name="liver", label=1), Structure(name="x", label=2)),
+        )
+        for structures, let_in in ((others, ()), (own, ("a",))):
+            write_segmentation(person.folder / "a.nii.gz", saved, structures)
+            answer = Returned(case_id="a", path=saved, structures={"liver": 1.0, "spleen": 1.0})
+            person.answer = Answer(returned=(answer,))
+            taken = gate.take_in(0, [request("a")], person)
+            assert taken.let_in == let_in
+            assert ("has a segment 'x'" in taken.refused.get("a", "")) is not bool(let_in)
+        (stored,) = gate.campaign.annotations()
+        assert stored.path.name == "a.nii.gz"
+        np.testing.assert_array_equal(read_label_map(stored.path).array, labels)
 
     def test_a_structure_that_is_missing_has_to_be_declared(
         self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make

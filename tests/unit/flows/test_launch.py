@@ -229,6 +229,18 @@ def test_labels_that_a_campaign_of_people_needs_too(
         assert "The start set needs 3 cases, but only 0 of the data set 'Tiny' have a reference" in message
 
 
+def test_segmentations_of_slicer_need_their_extra(
+    make_decathlon: Make,
+    make_campaign_yaml: Make,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "slicerio", None)
+    path = make_campaign_yaml(make_decathlon(9))
+    message = refused(path, "annotator.kind=folder", "annotator.format=seg.nrrd")
+    assert "pip install 'sentinel-loop[slicer]'" in message
+
+
 def test_a_partly_annotated_held_out_case_is_sound(
     make_decathlon: Make, make_campaign_yaml: Make, refused: Callable[..., str]
 ) -> None:
