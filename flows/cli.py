@@ -360,6 +360,19 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command("serve")
+def serve(
+    limit: Annotated[int, typer.Option(min=1, help="How many campaigns may run at once.")] = 1,
+) -> None:
+    """Offer campaigns to a Prefect server, which starts them, and suspends them while people annotate."""
+    from flows import environment
+
+    environment.prepare(_DEFAULT_ROOT)
+    from flows.deployed import serve as serve_campaigns
+
+    serve_campaigns(limit)
+
+
 @app.command("ui")
 def ui(
     campaign: CampaignName,
