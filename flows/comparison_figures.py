@@ -171,7 +171,7 @@ def paired_dots(contrasts: Sequence[Contrast], look: Mapping[str, Look], label: 
         axes.plot([each.lower, each.upper], [place, place], color=own.colour, linewidth=2.2)
         axes.plot(each.difference, place, own.marker, color=own.colour, markersize=8)
     axes.set_yticks(range(len(contrasts)), [f"{look[each.arm].label} (n {each.n})" for each in contrasts])
-    axes.invert_yaxis()
+    axes.set_ylim(len(contrasts) - 0.4, -0.6)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.25)
     return _png(figure)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import pandas as pd
+
 from cohort.comparison.contrasts import Contrast
 from cohort.comparison.paired import MIN_PAIRS_FOR_RANKS
 from cohort.volume import write_bytes
@@ -134,15 +136,15 @@ class Frame:
     def _state(self) -> str:
         units = self.tables.units
         finished = units[units["state"] == "finished"]
-        counts = "; ".join(
-            f"{arm}: seeds {', '.join(map(str, part['seed']))}"
-            for arm, part in finished.groupby("arm", sort=False)
-        )
-        text = f"<p>{len(finished)} of {len(units)} campaigns are finished. {escape(counts)}.</p>"
+        counts = escape(_seeds(finished))
+        text = f"<p>{len(finished)} of {len(units)} campaigns are finished. {counts}.</p>"
         left = units[units["state"] != "finished"]
         if len(left):
-            names = ", ".join(f"{row['campaign']} ({row['state']})" for row in left.to_dict("records"))
-            text += f"<p class=warning>Not in this report: {escape(names)}.</p>"
+            states = ". ".join(
+                f"{str(state).capitalize()}: {_seeds(part)}"
+                for state, part in left.groupby("state", sort=False)
+            )
+            text += f"<p class=warning>{len(left)} are not in this report. {escape(states)}.</p>"
         if self.reading:
             text += notes.READS_REFERENCES.format(arms=escape(", ".join(self.reading)))
         return text
@@ -161,6 +163,12 @@ class Frame:
         return (
             "<h2>What made this page</h2>" + html_table(["", ""], rows, "about") + html_table(columns, listed)
         )
+
+
+def _seeds(units: pd.DataFrame) -> str:
+    """Arms with their seeds, in words."""
+    arms = units.groupby("arm", sort=False)["seed"]
+    return "; ".join(f"{arm}: seeds {', '.join(map(str, seeds))}" for arm, seeds in arms)
 
 
 def few_pairs(found: Iterable[Contrast]) -> str:
