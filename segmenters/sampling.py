@@ -64,8 +64,8 @@ class Sampler:
         if self._centred_before(number + 1) == centred:
             index = self._in_rounds(number - centred, len(self._cases), "cases")
             case = self._cases[index]
-            anywhere = case.annotated is None or not len(case.annotated)
-            middle = None if anywhere else _voxel(case.annotated, rng)
+            some = case.annotated
+            middle = _voxel(some, rng) if some is not None and len(some) else None
             return Spot(case=index, start=_start(case, self._patch, middle, rng))
         channel = self._channels[self._in_rounds(centred, len(self._channels), "structures")]
         holders = self._holders[channel]

@@ -446,7 +446,8 @@ class TestStrategy:
     def test_the_unit_is_in_the_name_of_a_campaign(self, make_campaign_yaml: MakeYaml) -> None:
         path = make_campaign_yaml("scans", {"name": None, "unit": "structure"})
         assert load_config(path).name == "tiny-random-by-structure-seed0"
-        assert "Input should be 'case' or 'structure'" in mistakes(path, "unit=voxel")["unit"]
+        assert load_config(path, ["unit=slices"]).name == "tiny-random-by-slices-seed0"
+        assert "Input should be 'case', 'structure' or 'slices'" in mistakes(path, "unit=voxel")["unit"]
 
     def test_folders_say_themselves_what_is_labelled(self, path: Path) -> None:
         folders = {
