@@ -135,7 +135,7 @@ def write_scores(folder: Path, scores: Sequence[QualityScore], *, by_slice: bool
 
 
 def read_scores(path: Path) -> tuple[QualityScore, ...]:
-    """Read what `write_table` wrote of an estimator's scores, and those of slices where they lie beside it."""
+    """Read what `write_table` wrote of scores, and those of slices where they lie beside."""
     slices: dict[tuple[str, str], dict[int, float]] = {}
     beside = path.with_name(SLICE_SCORES)
     for row in _rows(beside) if beside.is_file() else ():

@@ -389,6 +389,22 @@ class TestFamilies:
         assert message in mistakes(self.written(make_campaign_yaml, settings))[key]
 
     @pytest.mark.parametrize(
+        ("settings", "family"),
+        [
+            ({"family": "command", "predict": "true {images} {output}"}, "command"),
+            ({"family": "bundle", "path": "zoo/spleen", "trust": True}, "bundle"),
+            ({"family": "nnunet"}, "nnunet"),
+        ],
+    )
+    def test_a_family_that_cannot_ignore_slices(
+        self, make_campaign_yaml: MakeYaml, settings: dict[str, object], family: str
+    ) -> None:
+        path = self.written(make_campaign_yaml, settings, unit="slices")
+        (message,) = mistakes(path).values()
+        assert f"a segmenter of the family {family!r} cannot ignore slices that nobody annotated" in message
+        assert load_config(path, ["unit=case"]).segmenter.family == family
+
+    @pytest.mark.parametrize(
         ("settings", "estimator"),
         [
             ({"family": "command", "predict": "true {images} {output}"}, "entropy"),
