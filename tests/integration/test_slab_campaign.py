@@ -89,3 +89,31 @@ def test_random_slabs_of_several_cases_and_a_second_start(
     (selection,) = (entry.payload for entry in campaign.events("selection"))
     assert len(selection["requests"]) >= 2
     assert told(run(path)) == before
+
+
+class Interrupted(BaseException):
+    """What a kill would be, if a process could survive it."""
+
+
+def test_a_campaign_that_is_stopped_at_every_line_comes_to_the_same(
+    make_decathlon: Callable[..., Path],
+    make_campaign_yaml: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changes = {**CHANGES, "rounds": 3, "budget": {"currency": "cases", "per_round": 1}}
+    path = make_campaign_yaml(make_decathlon(6), changes)
+    undisturbed, append = run(path), Campaign.append
+    waiting = {"before": True}
+
+    def stop_once(self: Campaign, kind: str, **payload: object) -> None:
+        waiting["before"] = not waiting["before"]
+        if not waiting["before"]:
+            raise Interrupted
+        append(self, kind, **payload)
+        raise Interrupted
+
+    monkeypatch.setattr(Campaign, "append", stop_once)
+    for _ in range(2 * len(undisturbed.ledger.entries())):
+        with pytest.raises(Interrupted):
+            run(path, "name=again")
+    assert told(run(path, "name=again")) == told(undisturbed)
