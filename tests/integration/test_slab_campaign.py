@@ -1,18 +1,20 @@
 """Campaigns by slabs of consecutive slices, through real Prefect and real MLflow."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cohort.records import Prediction
 from cohort.slabs import Slab, slices_in
 from cohort.volume import read_label_map
 from flows.campaign import Campaign
 from flows.config import load_config
 from flows.launch import launch
 from flows.progress import Display
+from flows.slab_candidates import SlabPool
 
 pytestmark = pytest.mark.slow
 
@@ -117,3 +119,30 @@ def test_a_campaign_that_is_stopped_at_every_line_comes_to_the_same(
         with pytest.raises(Interrupted):
             run(path, "name=again")
     assert told(run(path, "name=again")) == told(undisturbed)
+
+
+def test_a_campaign_ends_where_no_slab_is_left_to_ask_for(
+    make_decathlon: Callable[..., Path],
+    make_campaign_yaml: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The model finds something in the first slice alone, so the first two slabs are all that is asked for."""
+
+    def read(
+        predictions: Sequence[Prediction],
+        structures: object,
+        thickness: int,
+        done: Mapping[str, Sequence[Slab]],
+    ) -> SlabPool:
+        areas = {"liver": np.array([5, 0, 0, 0, 0, 0, 0, 0]), "spleen": np.zeros(8, np.int64)}
+        return SlabPool(thickness=thickness, areas={p.case_id: areas for p in predictions}, done=done)
+
+    monkeypatch.setattr(SlabPool, "read", staticmethod(read))
+    changes = {**CHANGES, "budget": {"currency": "cases", "per_round": 1}}
+    campaign = run(make_campaign_yaml(make_decathlon(6), changes))
+    (selection,) = (entry.payload for entry in campaign.events("selection"))
+    assert [request[2] for request in selection["requests"]] == [[[0, 1], [2, 3]]]
+    finished = campaign.event("finished")
+    assert finished is not None
+    assert finished.payload["why"] == "no slab of the pool is left to annotate"
+    assert len(campaign.events("result")) == 2, "what was annotated last was learned from and measured"
