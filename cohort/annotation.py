@@ -12,6 +12,7 @@ import numpy as np
 from cohort.budget import Cost
 from cohort.case import CaseView, Structure, check_case_id
 from cohort.errors import AnnotationError, DataError, GeometryError
+from cohort.slabs import Slab, cropped, within
 from cohort.volume import Array, Grid, Volume, check_same_grid, read_label_map
 
 Reader = Callable[[Path, frozenset[int]], Volume]
@@ -25,10 +26,12 @@ class Request:
     Args:
         case_id: of the case.
         structures: names of the structures to contour, at least one.
+        slabs: slices to contour them in; none: in the whole case.
     """
 
     case_id: str
     structures: tuple[str, ...]
+    slabs: tuple[Slab, ...] = ()
 
     def __post_init__(self) -> None:
         check_case_id(self.case_id)
@@ -53,6 +56,8 @@ class Annotation:
         annotator: who made it.
         minutes: what it took; NaN where nobody kept the time.
         cost: what it cost, in every currency.
+        slabs: slices that the label map answers for; none: the whole case. What lies in other slices of the
+            label map says nothing.
     """
 
     case_id: str
@@ -62,6 +67,7 @@ class Annotation:
     annotator: str
     minutes: float = math.nan
     cost: Cost
+    slabs: tuple[Slab, ...] = ()
 
     def __post_init__(self) -> None:
         check_case_id(self.case_id)
@@ -81,7 +87,7 @@ class CheckedAnnotation:
     Args:
         label_map: its voxels, on the image's grid.
         sha256: of the file.
-        voxels: requested structure -> number of voxels.
+        voxels: requested structure -> number of voxels, in the slabs that were asked for.
         turned: whether the file had flipped or swapped axes, which were put right.
     """
 
@@ -111,7 +117,8 @@ def check_annotation(
 
     Voxels of declared structures that were not requested are let through, since annotators start from a
     full proposal; the annotation answers for the requested structures only. A file whose axes are flipped or
-    swapped, but which covers the image's grid, is turned back.
+    swapped, but which covers the image's grid, is turned back. Where slabs were asked for, only what lies in
+    them is checked.
 
     Args:
         path: of the returned file.
@@ -120,9 +127,10 @@ def check_annotation(
         request: what was asked for.
         structures: declared in the data set.
         absent: requested structures that the annotator declares not to be there; None takes every structure
-            without a voxel as looked for and not there.
-        proposal: label map that was sent out; an annotation that equals it in the requested structures is
-            refused. None where that was confirmed, or nothing was sent.
+            without a voxel as looked for and not there. In a slab a structure may end, so there nothing has
+            to be declared.
+        proposal: label map that was sent out; an annotation that equals it in the requested structures (and
+            slabs) is refused. None where that was confirmed, or nothing was sent.
         read: reads the file, for formats that hold no label map as it is.
 
     Returns:
@@ -143,27 +151,35 @@ def check_annotation(
             f"The annotation of case {case.case_id} does not fit its scan. {error}. Most programs keep the "
             "grid if you open the scan first and the segmentation on top of it"
         ) from error
-    counts = np.bincount(label_map.array.ravel(), minlength=256)
+    asked = cropped(label_map.array, request.slabs)
+    counts = np.bincount(asked.ravel(), minlength=256)
     labels = {s.name: s.label for s in structures}
     voxels = {name: int(counts[labels[name]]) for name in request.structures}
     if absent is not None:
-        _check_presence(case, voxels, absent)
+        expected = () if request.slabs else [n for n, count in voxels.items() if count == 0]
+        _check_presence(case, voxels, expected, absent)
     if proposal is not None:
-        _check_corrected(case, label_map, proposal, [labels[name] for name in request.structures])
+        _check_corrected(
+            case, label_map, proposal, [labels[name] for name in request.structures], request.slabs
+        )
     return CheckedAnnotation(label_map=label_map, sha256=sha256, voxels=voxels, turned=turned)
 
 
-def merged(earlier: Array, new: Array, labels: Collection[int]) -> Array:
+def merged(earlier: Array, new: Array, labels: Collection[int], slabs: Collection[Slab] = ()) -> Array:
     """A label map in which some structures were annotated again, or for the first time.
 
     Args:
         earlier: (D, H, W) whole numbers, what was annotated before.
         new: (D, H, W), in which the structures of `labels` count.
         labels: of the structures that `new` answers for.
+        slabs: that `new` answers for; none: the whole volume.
 
     Returns:
         The earlier label map with these structures from the new one; where both have a voxel, the new one
-        has it.
+        has it. Outside of the slabs the earlier label map stays as it is.
+
+    Raises:
+        DataError: for a slab that reaches beyond the volume.
 
     >>> merged(np.array([1, 2, 2, 0]), np.array([0, 1, 2, 2]), [1]).tolist()
     [0, 1, 2, 0]
@@ -171,7 +187,7 @@ def merged(earlier: Array, new: Array, labels: Collection[int]) -> Array:
     answered = list(labels)
     kept = np.where(np.isin(earlier, answered), 0, earlier)
     found: Array = np.where(np.isin(new, answered), new, kept).astype(earlier.dtype)
-    return found
+    return within(found, earlier, slabs)
 
 
 def _turned_to(grid: Grid, label_map: Volume) -> tuple[Volume, bool]:
@@ -187,8 +203,10 @@ def _turned_to(grid: Grid, label_map: Volume) -> tuple[Volume, bool]:
     return Volume(array=np.ascontiguousarray(array.T), affine=affine), True
 
 
-def _check_presence(case: CaseView, voxels: Mapping[str, int], absent: Collection[str]) -> None:
-    missing = [name for name, count in voxels.items() if count == 0 and name not in absent]
+def _check_presence(
+    case: CaseView, voxels: Mapping[str, int], empty: Sequence[str], absent: Collection[str]
+) -> None:
+    missing = [name for name in empty if name not in absent]
     if missing:
         raise AnnotationError(
             f"The annotation of case {case.case_id} has no voxel of {', '.join(missing)}, which was asked "
@@ -202,15 +220,18 @@ def _check_presence(case: CaseView, voxels: Mapping[str, int], absent: Collectio
         )
 
 
-def _check_corrected(case: CaseView, label_map: Volume, proposal: Path, labels: Sequence[int]) -> None:
+def _check_corrected(
+    case: CaseView, label_map: Volume, proposal: Path, labels: Sequence[int], slabs: Sequence[Slab]
+) -> None:
     proposed = read_label_map(proposal).array
     if proposed.shape != label_map.array.shape:
         return
-    same = all(np.array_equal(proposed == label, label_map.array == label) for label in labels)
-    if same:
+    before, now = cropped(proposed, slabs), cropped(label_map.array, slabs)
+    if all(np.array_equal(before == label, now == label) for label in labels):
+        where = f" in {', '.join(slab.name for slab in slabs)}" if slabs else ""
         raise AnnotationError(
-            f"The annotation of case {case.case_id} is the proposal as it was sent; correct it, or say in "
-            "returns.csv that it was looked at and is right (confirmed: yes)"
+            f"The annotation of case {case.case_id} is{where} the proposal as it was sent; correct it, or "
+            "say in returns.csv that it was looked at and is right (confirmed: yes)"
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from cohort.case import Structure
 from cohort.errors import ConfigError
 from cohort.records import Prediction
+from cohort.slabs import Slab, cropped
 from cohort.volume import Array
 
 CURRENCIES = ("cases", "structures", "slices", "foreground_voxels", "minutes")
@@ -103,7 +104,12 @@ class CostModel:
 
 
 def annotation_cost(
-    label_map: Array, structures: Sequence[Structure], model: CostModel, *, minutes: float | None = None
+    label_map: Array,
+    structures: Sequence[Structure],
+    model: CostModel,
+    *,
+    minutes: float | None = None,
+    slabs: Sequence[Slab] = (),
 ) -> Cost:
     """True cost of an annotation that is back.
 
@@ -112,16 +118,19 @@ def annotation_cost(
         structures: the annotated ones; other labels in the map cost nothing.
         model: estimates the minutes.
         minutes: what the annotator took, None to have the model estimate it.
+        slabs: that were annotated; none: the whole volume.
 
     Returns:
-        The cost of this one case. A structure without voxels has no slices, but counts as a structure.
+        The cost of this one case. A structure without voxels has no slices, but counts as a structure. In
+        several slabs it counts once for each, since it is looked for in each.
     """
     slices = voxels = 0
     for structure in structures:
-        per_slice = np.count_nonzero(label_map == structure.label, axis=(1, 2))
+        per_slice = np.count_nonzero(cropped(label_map, slabs) == structure.label, axis=(1, 2))
         slices += int(np.count_nonzero(per_slice))
         voxels += int(per_slice.sum())
-    return model.cost(structures=len(structures), slices=slices, foreground_voxels=voxels, minutes=minutes)
+    asked = len(structures) * max(1, len(slabs))
+    return model.cost(structures=asked, slices=slices, foreground_voxels=voxels, minutes=minutes)
 
 
 def predicted_cost(prediction: Prediction, structures: Sequence[Structure], model: CostModel) -> Cost:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cohort.errors import DataError
+from cohort.slabs import Slab
 
 EMPTY_MASK = "empty mask"
 """The reason of a mask without a voxel, which has no score."""
@@ -31,6 +32,7 @@ class TrainingCase:
         pseudo: whether a model made the label map. Such cases measure nothing, and their share of a batch is
             limited.
         weights: structure -> how much its labels count in the loss, in (0, 1]; 1 where none is named.
+        slabs: slices that the label map answers for; none: the whole case. The loss ignores other slices.
     """
 
     case_id: str
@@ -40,6 +42,7 @@ class TrainingCase:
     annotated: frozenset[str]
     pseudo: bool = False
     weights: Mapping[str, float] = field(default_factory=dict, hash=False)
+    slabs: tuple[Slab, ...] = ()
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
@@ -105,6 +108,8 @@ class GradedMask:
         reference: path of the annotation.
         evaluated: structures whose reference in this case is fit for a metric.
         source: what made the mask, for example "fold1/step200".
+        slabs: slices that the reference answers for; none: the whole case. Only these count, in image, mask
+            and reference alike.
     """
 
     case_id: str
@@ -114,6 +119,7 @@ class GradedMask:
     reference: Path
     evaluated: frozenset[str]
     source: str
+    slabs: tuple[Slab, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +135,9 @@ class QualityScore:
         upper: upper bound of the DSC, NaN where not calibrated.
         estimator: its name.
         reason: why there is no score ("empty mask"), else "".
+        slice_indices: slices of the mask that were judged one by one, ascending from 0 along the first axis
+            of the image as stored; none for an estimator that judges whole masks.
+        slice_scores: value of each of these slices, of the same kind as `raw`.
     """
 
     case_id: str
@@ -139,6 +148,8 @@ class QualityScore:
     upper: float = math.nan
     estimator: str
     reason: str = ""
+    slice_indices: tuple[int, ...] = ()
+    slice_scores: tuple[float, ...] = ()
 
     @property
     def missing(self) -> bool:

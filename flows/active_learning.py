@@ -22,7 +22,8 @@ from cohort.budget import Cost
 from cohort.case import Case
 from cohort.errors import AnnotationError, CampaignError, SelectionError
 from cohort.records import Prediction, QualityScore
-from cohort.selection import select
+from cohort.selection import Candidate, select
+from cohort.slab_scores import scores_within
 from cohort.volume import write_bytes
 from flows import campaign as campaigns
 from flows import data, report, rounds
@@ -37,8 +38,9 @@ from flows.features import CACHE, FeatureTable, feature_stage, segmenter_table
 from flows.intake import Intake
 from flows.progress import Display
 from flows.promotion import Promoter, pseudo_labels_version
-from flows.requests import Unit, askable, only_requested, requested
+from flows.requests import Unit, annotated_slabs, as_listed, askable, only_requested, requested
 from flows.round_stages import RoundStages
+from flows.slab_candidates import SlabPool
 from flows.stages import file_sha256, json_number, json_sha256
 from flows.tracking import Tracker
 from flows.trial import Trial, trial_entry
@@ -170,7 +172,11 @@ class Loop:
         found = score_pool(stages, pool, predictions, self.config.estimator_name, taught=self._taught(stages))
         scores = trial.recalibrated(found)
         if self.campaign.event("selection", stages.number) is None:
-            self._select(stages, pool, predictions, scores, trial)
+            looks = self._looks(stages, predictions)
+            choice = self._candidates(stages, pool, predictions, scores, looks)
+            if not choice and self.config.unit == "slices":
+                return self._finish("no slab of the pool is left to annotate")
+            self._select(stages, choice, looks, scores, trial)
         if self._promoter is not None:
             self._promote(self._promoter, stages, pool, predictions)
         return self._annotate(stages, predictions, scores)
@@ -276,11 +282,35 @@ class Loop:
             f"{_pseudo_shown(stages)}DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
         )
 
-    def _select(
+    def _candidates(
         self,
         stages: RoundStages,
         pool: Sequence[Case],
         predictions: Sequence[Prediction],
+        scores: Sequence[QualityScore],
+        looks: FeatureTable,
+    ) -> tuple[Candidate, ...]:
+        slabs = None
+        if self.config.unit == "slices":
+            done = annotated_slabs(stages.annotations)
+            slabs = SlabPool.read(predictions, stages.structures, self.config.slices_per_slab, done)
+        return candidates(
+            [case.view() for case in pool],
+            predictions,
+            scores,
+            stages.structures,
+            self.config.budget.cost_model,
+            unit=self.config.unit,
+            asked=self._askable(stages.annotations),
+            looks=looks,
+            slabs=slabs,
+        )
+
+    def _select(
+        self,
+        stages: RoundStages,
+        choice: Sequence[Candidate],
+        looks: FeatureTable,
         scores: Sequence[QualityScore],
         trial: Trial,
     ) -> None:
@@ -291,19 +321,10 @@ class Loop:
                 f"with DSC in {evidence.cases} annotated cases (rank correlation {evidence.correlation:.2f}, "
                 f"p {evidence.p:.2f}); this round is chosen by {used}[/yellow]"
             )
-        budget, looks = self.config.budget.limit, self._looks(stages, predictions)
+        budget = self.config.budget.limit
         selection = select(
             strategy,
-            candidates(
-                [case.view() for case in pool],
-                predictions,
-                scores,
-                stages.structures,
-                self.config.budget.cost_model,
-                unit=self.config.unit,
-                asked=self._askable(stages.annotations),
-                looks=looks,
-            ),
+            choice,
             budget,
             round=stages.number,
             rounds=self.config.rounds - 1,
@@ -325,7 +346,7 @@ class Loop:
             used_strategy=used,
             evidence=asdict(evidence) if evidence is not None else None,
             selected=list(selection.selected),
-            requests=[[request.case_id, list(request.structures)] for request in selection.requests],
+            requests=as_listed(selection.requests),
             held_back=[[*key, why] for key, why in selection.held_back.items()],
             predicted_cost=selection.predicted_cost.as_dict(),
             ranked_sha256=file_sha256(stages.folder / rounds.RANKED),
@@ -359,6 +380,8 @@ class Loop:
             raise CampaignError(f"Round {stages.number} has no selection to annotate")
         requests = requested(made.payload, [structure.name for structure in stages.structures])
         masks = {prediction.case_id: prediction.mask for prediction in predictions}
+        asked = {request.case_id: request.slabs for request in requests}
+        scores = scores_within(scores, asked)
         intake = self._intake(self.config.unit)
         annotator = make_annotator(self.config, self.campaign, self.cohort, stages.number)
         waiting = intake.open(stages.number, requests)
@@ -372,7 +395,8 @@ class Loop:
         if taken.open:
             return False
         returned = self.campaign.annotations(stages.number)
-        revealed = only_requested(rounds.revealed_dsc(returned, masks, stages.structures), requests)
+        measured = rounds.revealed_dsc(returned, masks, stages.structures, asked)
+        revealed = only_requested(measured, requests)
         with report.drawing(f"figures of round {stages.number}"):
             self._draw(stages, returned, masks, scores, revealed)
         patients = {case.case_id: case.patient_id for case in self.cohort.dataset.cases}

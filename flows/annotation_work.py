@@ -132,6 +132,7 @@ def _picture(
             mask=mask,
             label=labels[name],
             title=_judged(scores[name]).replace(": ", "\n", 1) if name in scores else name,
+            slabs=request.slabs,
         )
         for name in sorted(request.structures, key=urgency)[: report.COLUMNS]
     ]

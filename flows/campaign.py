@@ -20,6 +20,7 @@ from cohort.annotation import Annotation
 from cohort.budget import Cost
 from cohort.errors import BusyError, CampaignError
 from cohort.ledger import Entry, Ledger
+from cohort.slabs import from_bounds
 from cohort.volume import write_bytes
 from flows.config import Configured, as_dict, differences
 from flows.stages import read_json, write_json
@@ -88,6 +89,7 @@ class Campaign:
             annotator=payload["annotator"],
             minutes=payload["minutes"],
             cost=Cost(**payload["cost"]),
+            slabs=from_bounds(payload.get("slabs", ())),
         )
 
 

@@ -9,10 +9,12 @@ import pandas as pd
 
 from cohort.budget import Cost, CostModel, predicted_cost
 from cohort.case import CaseView, Structure
+from cohort.errors import SelectionError
 from cohort.records import NO_REFERENCE, Prediction, QualityScore
 from cohort.selection.base import Candidate, Selection
 from flows.features import FeatureTable
 from flows.requests import Unit
+from flows.slab_candidates import SlabPool, slab_candidates
 
 NO_FEATURES = FeatureTable()
 
@@ -27,8 +29,9 @@ def candidates(
     unit: Unit = "case",
     asked: Mapping[str, Sequence[str]] | None = None,
     looks: FeatureTable = NO_FEATURES,
+    slabs: SlabPool | None = None,
 ) -> tuple[Candidate, ...]:
-    """What a strategy may know of each case of the pool, or of each structure in it.
+    """What a strategy may know of each case of the pool, or of each structure or slab of it.
 
     Args:
         cases: of the pool.
@@ -39,10 +42,18 @@ def candidates(
         unit: what a candidate is.
         asked: case id -> structures that may be asked for, at least one; None: all of every case.
         looks: features of the cases, and which scans are broken.
+        slabs: of the cases, for the unit "slices".
 
     Returns:
-        For the unit "structure" without those that an oracle cannot judge.
+        For the unit "structure" without those that an oracle cannot judge, for "slices" without slabs that
+        are annotated or far from what the model found.
+
+    Raises:
+        SelectionError: for the unit "slices" without `slabs`.
     """
+    if unit == "slices" and slabs is None:
+        raise SelectionError("Slabs are asked for, but nothing says where the model found what; pass slabs")
+    usual = slabs.usual_sizes() if slabs is not None else {}
     by_case: dict[str, dict[str, QualityScore]] = {case.case_id: {} for case in cases}
     for score in scores:
         if score.reason != NO_REFERENCE:  # an oracle's "unknown" must not look like a mask that was missed
@@ -59,7 +70,9 @@ def candidates(
             features=looks.rows.get(case.case_id),
             broken=looks.broken.get(case.case_id, ""),
         )
-        if unit == "case":
+        if slabs is not None:
+            pool.extend(slab_candidates(whole, judged, slabs, usual, costs))
+        elif unit == "case":
             pool.append(replace(whole, cost=predicted_cost(sized[case.case_id], wanted, costs)))
         else:
             parts = [s for s in wanted if s.name in judged or not scores]
@@ -131,8 +144,8 @@ def ranked_table(
     """The pool in the order of the selection, with each structure's predicted quality.
 
     Returns:
-        Columns "rank", "case_id", "part" (the structure where one is the unit of selection), "priority",
-        "selected", "guard" (why a candidate was held back), and one for each structure.
+        Columns "rank", "case_id", "part" (the structure or slab where one is the unit of selection),
+        "priority", "selected", "guard" (why a candidate was held back), and one for each structure.
     """
     quality: dict[str, dict[str, float]] = {}
     for score in scores:

@@ -264,6 +264,7 @@ class ActiveLearningConfig(Configured):
     rounds: PositiveInt = 5
     budget: BudgetModel = BudgetModel()
     unit: Unit = "case"
+    slices_per_slab: PositiveInt = 4
     strategy: Annotated[str, AfterValidator(_known_strategy)] = "quality"
     features: Literal["image", "segmenter"] = "image"
     strategy_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
@@ -291,6 +292,7 @@ class ActiveLearningConfig(Configured):
             )
         self._segmenter_yields_what_is_needed()
         self._weights_reach_the_loss()
+        self._slices_can_be_ignored()
         self._folds_can_stop_early()
         needed = self.patients_needed
         if self.data.layout != "folders" and self.start.cases < needed:
@@ -319,6 +321,13 @@ class ActiveLearningConfig(Configured):
             raise ValueError(
                 f"pseudo-labels are weighted, but a segmenter of the family {self.segmenter.family!r} has "
                 "its own loss, which no weight reaches; set weights to none"
+            )
+
+    def _slices_can_be_ignored(self) -> None:
+        if self.unit == "slices" and self.segmenter.family != "torch":
+            raise ValueError(
+                f"unit is 'slices', but a segmenter of the family {self.segmenter.family!r} cannot ignore "
+                "slices that nobody annotated; take a network of our own training loop, or unit case"
             )
 
     def _segmenter_yields_what_is_needed(self) -> None:

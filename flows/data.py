@@ -221,12 +221,13 @@ def _check_measurable(cohort: Cohort) -> None:
 
 
 def _check_budget(config: ActiveLearningConfig, cohort: Cohort) -> None:
-    structures = len(cohort.dataset.structures) if config.unit == "case" else 1
+    structures = 1 if config.unit == "structure" else len(cohort.dataset.structures)
     model = config.budget.cost_model
     budget = config.budget.limit
     least = model.cost(structures=structures, slices=1, foreground_voxels=1)
     if not budget.affords(least):
         what = "a structure" if structures == 1 else f"the {structures} structures"
+        what += " in one slab" if config.unit == "slices" else ""
         raise ConfigError(
             f"budget.per_round is {budget.per_round:g} {budget.currency}, but annotating {what} of one case "
             f"takes at least {budget.amount(least):g}; raise it"
@@ -236,7 +237,8 @@ def _check_budget(config: ActiveLearningConfig, cohort: Cohort) -> None:
         raise ConfigError("The pool is empty: every case is held out or labelled already")
     available = {"cases": len(cohort.pool), "structures": len(cohort.pool) * len(cohort.dataset.structures)}
     wanted, currency = config.budget.per_round * selections, config.budget.currency
-    if currency in available and wanted > available[currency]:
+    once = config.unit != "slices"  # a case may be opened in several rounds, for other slabs
+    if once and currency in available and wanted > available[currency]:
         raise ConfigError(
             f"The budget is larger than the pool: budget.per_round {config.budget.per_round:g} x "
             f"{selections} selecting rounds = {wanted:g} {currency}, but the pool holds "

@@ -38,6 +38,7 @@ def score_pool(
     if name is None or not cases:
         return ()
     learns, taught = estimator_entry(name).learns, taught or stages
+    by_slice = stages.config.unit == "slices"
     learned = learned_files(name, taught, sentinel=sentinel)
     if learns == "fused":
         fused, fits = _fused(taught)
@@ -49,6 +50,7 @@ def score_pool(
         "masks": {p.case_id: [file_sha256(p.mask), json_sha256(p.uncertainty)] for p in predictions},
         "images": {case.case_id: stages.fingerprints[case.case_id] for case in cases},
         "structures": [asdict(structure) for structure in stages.structures],
+        **({"by_slice": True} if by_slice else {}),
     }
 
     def make(folder: Path) -> None:
@@ -56,7 +58,7 @@ def score_pool(
         views = [case.view() for case in cases]
         with stages.step("score the pool") as report:
             scores = tasks.score(estimator, views, predictions, stages.structures, report=report)
-        rounds.write_table(folder / rounds.SCORES, scores)
+        rounds.write_scores(folder, scores, by_slice=by_slice)
 
     stage = "score" if name == stages.config.estimator_name else f"score-{name}"
     return rounds.read_scores(run_stage(stages.folder, stage, inputs, make) / rounds.SCORES)

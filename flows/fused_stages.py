@@ -30,10 +30,12 @@ class FusedStages:
     def fit(self, fits: Sequence[CrossFit]) -> tuple[Path, ...]:
         """Fit on the label maps of cross-fitted segmenters.
 
+        It weighs features of whole masks, so cases are left out while only slabs of them are annotated.
+
         Returns:
             The files of the estimator: its numbers first, then its sentinels.
         """
-        graded = [mask for fit in fits for mask in fit.graded]
+        graded = [mask for fit in fits for mask in fit.graded if not mask.slabs]
         seed = derive_seed(self.round.config.seed, "fused", self.round.number)
         left_out = patients_left_out([mask.patient_id for mask in graded], seed)
         weights = tuple(
@@ -91,10 +93,12 @@ class FusedStages:
         return with_committee(predictions, members, self.round.structures)
 
     def _cross_fitted(self, fits: Sequence[CrossFit]) -> tuple[CrossFittedMask, ...]:
+        graded = {(m.case_id, m.mask): m for fit in fits for m in fit.graded if not m.slabs}
         by_repeat: dict[int, dict[str, Prediction]] = {}
         for fit in fits:
-            by_repeat.setdefault(fit.repeat, {}).update({p.case_id: p for p in fit.last})
-        graded = {(mask.case_id, mask.mask): mask for fit in fits for mask in fit.graded}
+            by_repeat.setdefault(fit.repeat, {}).update(
+                {p.case_id: p for p in fit.last if (p.case_id, p.mask) in graded}
+            )
         found: list[CrossFittedMask] = []
         for repeat, own in sorted(by_repeat.items()):
             others = [maps for other, maps in sorted(by_repeat.items()) if other != repeat]

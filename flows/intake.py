@@ -8,7 +8,8 @@ from cohort.annotation import Annotation, CheckedAnnotation, Reader, Request, ch
 from cohort.budget import CostModel, annotation_cost
 from cohort.case import Dataset, Structure
 from cohort.errors import AnnotationError
-from cohort.volume import Grid, read_grid, read_label_map, write_volume
+from cohort.slabs import Slab, bounds, slices_in, union, within
+from cohort.volume import Grid, Volume, read_grid, read_label_map, write_volume
 from flows.annotators.base import Annotator, Returned
 from flows.annotators.segmentations import SUFFIX, read_segmentation
 from flows.campaign import Campaign
@@ -113,7 +114,8 @@ class Intake:
 
     def _let_in(self, number: int | None, returned: Returned, annotator: str, proposal: Path | None) -> None:
         case = self.dataset.by_id[returned.case_id]
-        request = Request(case_id=returned.case_id, structures=tuple(returned.structures))
+        asked = tuple(returned.structures)
+        request = Request(case_id=returned.case_id, structures=asked, slabs=returned.slabs)
         grid, structures = read_grid(case.image), self.dataset.structures
         checked = check_annotation(
             returned.path,
@@ -126,14 +128,16 @@ class Intake:
             read=_reader(returned.path, grid, structures),
         )
         annotated = [s for s in structures if s.name in returned.structures]
-        cost = annotation_cost(checked.label_map.array, annotated, self.costs, minutes=returned.minutes)
+        cost = annotation_cost(
+            checked.label_map.array, annotated, self.costs, minutes=returned.minutes, slabs=returned.slabs
+        )
         earlier = [a for a in self.campaign.annotations() if a.case_id == returned.case_id]
-        path, all_structures = self._write(returned, checked, earlier)
+        path, contoured, slabs = self._write(returned, checked, earlier)
         self.campaign.append(
             "annotation",
             round=number,
             case_id=returned.case_id,
-            structures=all_structures,
+            structures=contoured,
             answered=sorted(returned.structures),
             absent=list(checked.absent),
             path=str(path.relative_to(self.campaign.folder)),
@@ -143,22 +147,36 @@ class Intake:
             annotator=returned.annotator or annotator,
             minutes=cost.minutes,
             cost=cost.as_dict(),
+            **({"slabs": bounds(slabs), "answered_slabs": bounds(returned.slabs)} if returned.slabs else {}),
         )
 
     def _write(
         self, returned: Returned, checked: CheckedAnnotation, earlier: Sequence[Annotation]
-    ) -> tuple[Path, dict[str, float]]:
-        """Write the label map of a case beside its earlier versions; with all structures that it has now."""
+    ) -> tuple[Path, dict[str, float], tuple[Slab, ...]]:
+        """Write the label map of a case beside its earlier versions; with what it answers for now.
+
+        Slabs of which all structures are known add up; without slabs (none) the whole case is answered for.
+        """
         folder, name = self.campaign.folder / ANNOTATIONS, f"{returned.case_id}.nii.gz"
         label_map = checked.label_map
         if not earlier:
-            write_volume(folder / name, label_map.array, label_map.affine)
-            return folder / name, dict(returned.structures)
+            write_volume(folder / name, within(label_map.array, 0, returned.slabs), label_map.affine)
+            return folder / name, dict(returned.structures), _or_whole(returned.slabs, label_map)
         before = read_label_map(earlier[-1].path)
         labels = [s.label for s in self.dataset.structures if s.name in returned.structures]
         path = folder / f"version_{len(earlier) + 1}" / name
-        write_volume(path, merged(before.array, label_map.array, labels), label_map.affine)
-        return path, {**earlier[-1].structures, **returned.structures}
+        found = merged(before.array, label_map.array, labels, returned.slabs)
+        write_volume(path, found, label_map.affine)
+        structures = {**earlier[-1].structures, **returned.structures}
+        if returned.slabs:  # a structure counts in all slabs or in none
+            both = earlier[-1].structures.keys() & returned.structures.keys()
+            structures = {name: fraction for name, fraction in structures.items() if name in both}
+        return path, structures, _or_whole(union(earlier[-1].slabs, returned.slabs), label_map)
+
+
+def _or_whole(slabs: tuple[Slab, ...], label_map: Volume) -> tuple[Slab, ...]:
+    """Slabs; none, which is the whole case, once they hold every slice."""
+    return () if slices_in(slabs, len(label_map.array)).all() else slabs
 
 
 def _reader(path: Path, grid: Grid, structures: Sequence[Structure]) -> Reader:

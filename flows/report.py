@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from cohort.annotation import Annotation
 from cohort.case import Case, Structure
 from cohort.records import QualityScore
+from cohort.slabs import Slab, within
 from cohort.volume import Array, Volume, read_image, read_label_map, to_canonical, write_bytes
 
 PREDICTED, REFERENCE = "#ff9f1c", "#2ec4b6"
@@ -36,6 +37,7 @@ class Panel:
         label: of the structure.
         title: above the picture.
         reference: path of the annotation, where it is back.
+        slabs: to look at; none: the whole case.
     """
 
     case: Case
@@ -43,6 +45,7 @@ class Panel:
     label: int
     title: str
     reference: Path | None = None
+    slabs: tuple[Slab, ...] = ()
 
 
 @contextmanager
@@ -76,6 +79,7 @@ def score_panels(
             label=labels[score.structure],
             title=_score_title(score, revealed.get((score.case_id, score.structure))),
             reference=annotation.path if annotation is not None and known else None,
+            slabs=annotation.slabs if annotation is not None and known else (),
         )
 
     number = min(COLUMNS, len(ordered) // 2)
@@ -106,6 +110,7 @@ def selected_panels(
                 label=labels[worst],
                 title=f"{annotation.case_id}\n{worst}: DSC {found[worst]:.2f}",
                 reference=annotation.path,
+                slabs=annotation.slabs,
             )
         )
     return panels
@@ -212,10 +217,8 @@ def _score_title(score: QualityScore, revealed: float | None) -> str:
 
 def _draw(axes: Any, panel: Panel) -> None:
     image = to_canonical(read_image(panel.case.image))
-    mask = to_canonical(read_label_map(panel.mask)).array == panel.label
-    reference = None
-    if panel.reference is not None:
-        reference = to_canonical(read_label_map(panel.reference)).array == panel.label
+    mask = _mask(panel.mask, panel)
+    reference = _mask(panel.reference, panel) if panel.reference is not None else None
     position = _slice_to_show(mask, reference)
     lower, upper = window(image)
     _, height_mm, width_mm = image.spacing_mm
@@ -228,6 +231,14 @@ def _draw(axes: Any, panel: Panel) -> None:
                 radiological(found[position]).astype(float), levels=[0.5], colors=colour, linewidths=1.3
             )
     axes.set_title(panel.title, fontsize=8)
+
+
+def _mask(path: Path, panel: Panel) -> Array:
+    """The structure in a label map, canonical; nothing outside of the panel's slabs."""
+    stored = read_label_map(path)
+    shown = Volume(array=within(stored.array, 0, panel.slabs), affine=stored.affine)
+    found: Array = to_canonical(shown).array == panel.label
+    return found
 
 
 def _height_to_width(case: Case) -> float:

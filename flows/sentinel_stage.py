@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cohort.case import Structure
 from cohort.records import GradedMask
+from cohort.slabs import bounds
 from flows import tasks
 from flows.progress import recorded
 from flows.segmenter_stages import CURVES
@@ -49,6 +50,7 @@ def train_sentinel_stage(
                 file_sha256(mask.mask),
                 file_sha256(mask.reference),
                 sorted(mask.evaluated),
+                *bounds(mask.slabs),
             ]
             for mask in graded
         ],

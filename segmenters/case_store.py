@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cohort.records import TrainingCase
 from cohort.volume import Array, whole_file, write_bytes
-from segmenters.preprocessing import Places, PreparedCase
+from segmenters.preprocessing import IGNORED, Places, PreparedCase
 
 _GIB = 2**30
 _HIDDEN = ".prepared_"
@@ -106,13 +106,13 @@ class _Cache:
 
 
 def _size_bytes(case: PreparedCase) -> int:
-    places = sum(12 * len(voxels) for voxels in case.places.values())
+    places = sum(12 * len(voxels) for voxels in _all_places(case))
     return 5 * case.image.shape.numel() + places
 
 
 def _store(case: PreparedCase, folder: Path, index: int) -> None:
     whole = (slice(None),) * 3
-    voxels = [np.asarray(case.places[channel], dtype=np.int32) for channel in case.places]
+    voxels = [np.asarray(each, dtype=np.int32) for each in _all_places(case)]
     places = np.concatenate(voxels) if voxels else np.zeros((0, 3), dtype=np.int32)
     _save(_path(folder, index, "image.npy"), case.image[whole].numpy())
     _save(_path(folder, index, "channels.npy"), case.channels[whole].numpy())
@@ -121,6 +121,7 @@ def _store(case: PreparedCase, folder: Path, index: int) -> None:
         "case_id": case.case_id,
         "known": case.known.tolist(),
         "places": {channel: len(case.places[channel]) for channel in case.places},
+        "annotated": None if case.annotated is None else len(case.annotated),
         "pseudo": case.pseudo,
         "weight": None if case.weight is None else case.weight.tolist(),
     }
@@ -129,15 +130,23 @@ def _store(case: PreparedCase, folder: Path, index: int) -> None:
 
 def _open(folder: Path, index: int) -> PreparedCase:
     values = json.loads(_path(folder, index, "case.json").read_bytes())
+    partly = {} if values["annotated"] is None else {str(IGNORED): values["annotated"]}
+    places = _split(_path(folder, index, "places.npy"), {**values["places"], **partly})
+    annotated = places.pop(IGNORED, None)
     return PreparedCase(
         case_id=values["case_id"],
         image=MappedVolume(_path(folder, index, "image.npy")),
         channels=MappedVolume(_path(folder, index, "channels.npy")),
         known=torch.tensor(values["known"]),
-        places=_split(_path(folder, index, "places.npy"), values["places"]),
+        places=places,
         pseudo=values["pseudo"],
         weight=None if values["weight"] is None else torch.tensor(values["weight"]),
+        annotated=annotated,
     )
+
+
+def _all_places(case: PreparedCase) -> list[Places]:
+    return [*case.places.values(), *([] if case.annotated is None else [case.annotated])]
 
 
 def _split(path: Path, counts: Mapping[str, int]) -> dict[int, Places]:

@@ -16,7 +16,7 @@ from segmenters.checkpoints import snapshot
 from segmenters.config import SegmenterConfig
 from segmenters.distributed import Group
 from segmenters.inference import Windows, predict_probabilities
-from segmenters.preprocessing import PreparedCase
+from segmenters.preprocessing import IGNORED, PreparedCase
 from segmenters.training_config import EarlyStopping
 from segmenters.uncertainty import Variation
 
@@ -93,7 +93,7 @@ class Validation:
     def mean_dsc(self, weights: Mapping[str, Tensor]) -> float:
         """DSC in [0, 1] on the network's grid: mean over cases, then over structures.
 
-        Only structures that a case annotates and holds count.
+        Only structures that a case annotates and holds count, in the slices that are annotated.
 
         Raises:
             ModelError: if no case holds a structure that it annotates.
@@ -115,7 +115,8 @@ class Validation:
         whole = (slice(None),) * 3
         image = case.image[whole].to(self._device)
         prob = predict_probabilities(self._network, image, self._config, self._windows, Variation())
-        predicted, reference = prob.argmax(dim=0).numpy(), case.channels[whole].numpy()
+        reference = case.channels[whole].numpy()
+        predicted = np.where(reference == IGNORED, 0, prob.argmax(dim=0).numpy())
         return torch.tensor(
             [
                 dsc(predicted == channel, reference == channel) if known else math.nan

@@ -8,6 +8,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from segmenters.pooling import Pool, of_these
+from segmenters.preprocessing import IGNORED
 
 _SMOOTH = 1.0
 
@@ -43,7 +44,8 @@ def loss_of(
 
     Args:
         logits: (B, C, D, H, W), or with deep supervision a list of them, finest first; any float type.
-        channels: (B, D, H, W) int64 at the finest level; a coarser one takes the nearest voxels.
+        channels: (B, D, H, W) int64 at the finest level, `IGNORED` where nobody annotated; a coarser one
+            takes the nearest voxels.
         known: (B, C) bool, the channels that each sample's annotation answers for.
         pool: as in `dice_cross_entropy`, called once a level.
         weight: as in `dice_cross_entropy`.
@@ -105,9 +107,11 @@ def dice_cross_entropy(
     cross-entropy: with a smoothed Dice, its first few false positives would cost as much as a whole
     structure, and a small or rarely annotated structure would be unlearned for good.
 
+    Voxels that nobody annotated count in neither term.
+
     Args:
         logits: (B, C, D, H, W) float32, background first.
-        channels: (B, D, H, W) int64 in [0, C), 0 is background-or-unknown.
+        channels: (B, D, H, W) int64 in [0, C), 0 is background-or-unknown; or `IGNORED`.
         known: (B, C) bool, the channels that each sample's annotation answers for.
         pool: turns sums over these samples into sums over the whole batch, where they are a part of it.
         weight: (B, C) float32 in (0, 1], how much each sample's labels of a channel count. The cross-entropy
@@ -115,15 +119,21 @@ def dice_cross_entropy(
             weighted voxels, and counts by their mean weight. None counts all fully.
 
     Returns:
-        Dice loss in [0, 1] and cross-entropy in nats per voxel.
+        Dice loss in [0, 1] and cross-entropy in nats per annotated voxel of the whole batch; 0 where it has
+        none.
     """
     log_prob = functional.log_softmax(logits, dim=1)
+    counted = channels != IGNORED
+    partly = not bool(counted.all())
+    if partly:
+        channels = channels.masked_fill(~counted, 0)
     voxelwise = annotated_log_prob(log_prob, channels, known)
     if weight is not None:
         voxelwise = voxelwise * weight.gather(1, channels.flatten(1)).view_as(voxelwise)
-    return LossTerms(
-        dice=_dice(log_prob.exp(), channels, known, pool, weight), cross_entropy=-voxelwise.mean()
-    )
+    if partly:
+        voxelwise = torch.where(counted, voxelwise, 0.0)
+    dice, share = _dice(log_prob.exp(), channels, known, pool, weight, counted if partly else None)
+    return LossTerms(dice=dice, cross_entropy=-voxelwise.mean() / share)
 
 
 def _background_or_unknown(log_prob: Tensor, known: Tensor) -> Tensor:
@@ -133,8 +143,21 @@ def _background_or_unknown(log_prob: Tensor, known: Tensor) -> Tensor:
     return log_prob[hidden].logsumexp(dim=0)
 
 
-def _dice(prob: Tensor, channels: Tensor, known: Tensor, pool: Pool, weight: Tensor | None) -> Tensor:
+def _dice(
+    prob: Tensor,
+    channels: Tensor,
+    known: Tensor,
+    pool: Pool,
+    weight: Tensor | None,
+    annotated: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Dice loss, and the share of the whole batch's voxels that are annotated; 1 where none is.
+
+    Both rest on sums over the whole batch, so that they are asked for at once.
+    """
     reference = torch.zeros_like(prob).scatter_(1, channels[:, None], 1.0)
+    if annotated is not None:
+        prob, reference = prob * annotated[:, None], reference * annotated[:, None]
     counted = known.to(prob.dtype) if weight is None else known * weight
     axes = (2, 3, 4)
     overlap = ((prob * reference).sum(axes) * counted).sum(0)[1:]
@@ -143,9 +166,13 @@ def _dice(prob: Tensor, channels: Tensor, known: Tensor, pool: Pool, weight: Ten
     parts = [overlap, size, predicted]
     if weight is not None:
         parts.append((reference.sum(axes) * known).sum(0)[1:])
-    sums = pool(torch.stack(parts))
+    voxels = torch.full_like(size, channels.numel())
+    own = voxels if annotated is None else torch.full_like(size, int(annotated.sum()))
+    *sums, annotated_voxels, all_voxels = pool(torch.stack([*parts, own, voxels]))
+    share = (annotated_voxels / all_voxels)[0]
     losses = 1.0 - (2.0 * sums[0] + _SMOOTH) / (sums[1] + sums[2] + _SMOOTH)
     present = (sums[1] > 0).to(prob.dtype)
     if weight is not None:
         losses = losses * sums[1] / sums[3].clamp(min=1.0)
-    return (losses * present).sum() / present.sum().clamp(min=1.0)
+    share = torch.where(share > 0.0, share, 1.0)
+    return (losses * present).sum() / present.sum().clamp(min=1.0), share

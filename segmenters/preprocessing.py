@@ -13,6 +13,7 @@ from torch import Tensor
 from cohort.case import Shape, Spacing, Structure
 from cohort.errors import ModelError
 from cohort.records import TrainingCase
+from cohort.slabs import slices_in
 from cohort.volume import (
     Grid,
     Volume,
@@ -24,6 +25,9 @@ from cohort.volume import (
 )
 from segmenters.config import SegmenterConfig
 from segmenters.resampling import resample_labels, resample_linear, resampled_shape
+
+IGNORED = 255
+"""Channel of voxels that the annotation says nothing of: no loss, no metric and no centre of a patch."""
 
 PERCENTILES = (0.5, 99.5)
 _MAX_PLACES = 4096
@@ -51,11 +55,14 @@ class PreparedCase:
     Args:
         case_id: of the case.
         image: (D, H, W) float32, normalised.
-        channels: (D, H, W) uint8, 0 for background or unknown, else the network's channel.
+        channels: (D, H, W) uint8, 0 for background or unknown, `IGNORED` outside of annotated slices, else
+            the network's channel.
         known: (C,) bool, the channels that the annotation answers for; background always.
         places: channel -> (N, 3) voxels of it, to centre patches on; only channels that occur.
         pseudo: whether a model made the labels.
         weight: (C,) float32, how much the labels of each channel count in the loss; None counts all fully.
+        annotated: (N, 3) voxels of annotated slices, to centre patches on that would be cut anywhere else;
+            None where all slices are annotated.
     """
 
     case_id: str
@@ -65,6 +72,7 @@ class PreparedCase:
     places: Mapping[int, Places]
     pseudo: bool = False
     weight: Tensor | None = None
+    annotated: Places | None = None
 
 
 def trained_structures(
@@ -170,7 +178,8 @@ def prepare_training_case(
         rng: draws the remembered voxels of large structures.
 
     Raises:
-        DataError: if a file is missing or broken, or a label is not declared.
+        DataError: if a file is missing or broken, a label is not declared, or an annotated slab reaches
+            beyond the volume.
         GeometryError: if the label map does not lie on the image's grid.
     """
     grid, image = _read_prepared(case, spacing_mm, config)
@@ -183,6 +192,7 @@ def prepare_training_case(
         places=places_of(channels, rng),
         pseudo=case.pseudo,
         weight=channel_weights(case, trained),
+        annotated=annotated_places(channels, rng) if case.slabs else None,
     )
 
 
@@ -206,7 +216,10 @@ def _read_channels(
     for channel, structure in enumerate(trained, start=1):
         if structure.name in case.annotated:
             table[structure.label] = channel
-    canonical = to_canonical(Volume(array=table[labels.array], affine=grid.affine))
+    found = table[labels.array]
+    if case.slabs:
+        found[~slices_in(case.slabs, len(found))] = IGNORED
+    canonical = to_canonical(Volume(array=found, affine=grid.affine))
     return resample_labels(torch.from_numpy(canonical.array), working_shape(canonical, spacing_mm))
 
 
@@ -226,12 +239,24 @@ def places_of(channels: Tensor, rng: np.random.Generator) -> dict[int, Places]:
     """Channel -> (N, 3) voxels of it, a random part of those of a large structure."""
     flat = channels.numpy().ravel()
     places: dict[int, Places] = {}
-    for channel in range(1, int(flat.max()) + 1):
+    last = int(np.where(flat == IGNORED, 0, flat).max())
+    for channel in range(1, last + 1):
         voxels = np.flatnonzero(flat == channel)
-        if len(voxels) == 0:
-            continue
-        if len(voxels) > _MAX_PLACES:
-            voxels = voxels[np.sort(rng.choice(len(voxels), _MAX_PLACES, replace=False))]
-        at = np.stack(np.unravel_index(voxels, tuple(channels.shape)), axis=1)
-        places[channel] = torch.from_numpy(at.astype(np.int32))
+        if len(voxels) > 0:
+            places[channel] = _some(voxels, channels, rng)
     return places
+
+
+def annotated_places(channels: Tensor, rng: np.random.Generator) -> Places:
+    """(N, 3) voxels that the annotation answers for, background too, a random part of many.
+
+    None (N = 0) where an annotated slab is so thin that it is lost at the network's spacing.
+    """
+    return _some(np.flatnonzero(channels.numpy().ravel() != IGNORED), channels, rng)
+
+
+def _some(voxels: NDArray[np.intp], channels: Tensor, rng: np.random.Generator) -> Places:
+    if len(voxels) > _MAX_PLACES:
+        voxels = voxels[np.sort(rng.choice(len(voxels), _MAX_PLACES, replace=False))]
+    at = np.stack(np.unravel_index(voxels, tuple(channels.shape)), axis=1)
+    return torch.from_numpy(at.astype(np.int32))

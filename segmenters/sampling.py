@@ -30,7 +30,8 @@ class Sampler:
     """Says where the patch of any number is cut, whatever was asked before.
 
     A patch that is centred on a structure gets the structure first, then a case that has it: so a structure
-    that few cases annotate is seen as often as one that all do. Structures, the cases of each, and all cases
+    that few cases annotate is seen as often as one that all do. A patch that is cut anywhere in a case is
+    centred on an annotated slice where only some are. Structures, the cases of each, and all cases
     for the patches that are cut anywhere come in shuffled rounds, so that each is used equally often.
 
     Args:
@@ -62,7 +63,10 @@ class Sampler:
         centred = self._centred_before(number)
         if self._centred_before(number + 1) == centred:
             index = self._in_rounds(number - centred, len(self._cases), "cases")
-            return Spot(case=index, start=_start(self._cases[index], self._patch, None, rng))
+            case = self._cases[index]
+            some = case.annotated
+            middle = _voxel(some, rng) if some is not None and len(some) else None
+            return Spot(case=index, start=_start(case, self._patch, middle, rng))
         channel = self._channels[self._in_rounds(centred, len(self._channels), "structures")]
         holders = self._holders[channel]
         turn = centred // len(self._channels)

@@ -19,6 +19,7 @@ from torch import Tensor
 from cohort.case import Structure
 from cohort.errors import DataError, ModelError
 from cohort.records import TrainingCase
+from cohort.slabs import bounds
 from cohort.volume import whole_file, write_bytes
 from segmenters.checkpoints import checkpoint_path
 from segmenters.config import SegmenterConfig
@@ -103,6 +104,7 @@ def training_inputs(
                 "labels": _content_sha256(case.label_map),
                 "annotated": sorted(case.annotated),
                 **({"pseudo": True, "weights": sorted(case.weights.items())} if case.pseudo else {}),
+                **({"slabs": bounds(case.slabs)} if case.slabs else {}),
             }
             for case in cases
         ],

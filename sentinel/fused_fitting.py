@@ -70,9 +70,12 @@ def patients_left_out(patient_ids: Sequence[str], seed: int) -> list[frozenset[s
 
 
 def usual_volumes(cases: Sequence[TrainingCase], structures: Sequence[Structure]) -> dict[str, VolumeRange]:
-    """How large each structure is in the labelled cases; structures that none of them has are left out."""
+    """How large each structure is in the labelled cases; structures that none of them has are left out.
+
+    Cases of which only some slices are annotated do not tell.
+    """
     sizes: dict[str, list[float]] = {}
-    for case in cases:
+    for case in (case for case in cases if not case.slabs):
         labels = read_label_map(case.label_map)
         counts = np.bincount(labels.array.ravel(), minlength=256)
         for structure in structures:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cohort.case import Structure
 from cohort.metrics import dsc_per_structure
 from cohort.records import GradedMask
+from cohort.slabs import within
 from cohort.volume import Volume, check_same_grid, read_image, read_label_map
 from sentinel.calibration import Observation
 from sentinel.config import Report
@@ -90,19 +91,19 @@ def _masks(
     predicted, reference = read_label_map(graded.mask), read_label_map(graded.reference)
     check_same_grid(image, predicted, graded.image, graded.mask)
     check_same_grid(image, reference, graded.image, graded.reference)
+    labels, true = (within(volume.array, 0, graded.slabs) for volume in (predicted, reference))
     asked = [structure for structure in structures if structure.name in graded.evaluated]
-    dscs = dsc_per_structure(predicted.array, reference.array, asked)
+    dscs = dsc_per_structure(labels, true, asked)
     masks: dict[str, Mask] = {}
     facts: list[_Known] = []
     turned = [
-        oriented(Volume(array=volume.array, affine=image.affine), orientation).array
-        for volume in (predicted, reference)
+        oriented(Volume(array=array, affine=image.affine), orientation).array for array in (labels, true)
     ]
     for structure in asked:
         dsc = float(dscs[structure.name])
         if np.isnan(dsc):
             continue
-        masks[structure.name] = predicted.array == structure.label
+        masks[structure.name] = labels == structure.label
         slice_dsc = _slice_dsc(turned[0] == structure.label, turned[1] == structure.label)
         facts.append(_Known(graded=graded, structure=structure.name, dsc=dsc, slice_dsc=slice_dsc))
     return masks, facts

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from cohort.case import Structure
 from cohort.metrics import dsc_per_structure
 from cohort.records import GradedMask, Prediction
+from cohort.slabs import within
 from cohort.volume import read_label_map
 from sentinel.calibration import Calibration
 from sentinel.config import Report
@@ -114,10 +115,11 @@ def mask_only_values(
 
 def _described(graded: GradedMask, structures: Sequence[Structure]) -> Iterator[DescribedMask]:
     predicted, reference = read_label_map(graded.mask), read_label_map(graded.reference)
+    labels, true = (within(volume.array, 0, graded.slabs) for volume in (predicted, reference))
     asked = [structure for structure in structures if structure.name in graded.evaluated]
-    dscs = dsc_per_structure(predicted.array, reference.array, asked)
+    dscs = dsc_per_structure(labels, true, asked)
     for structure in asked:
-        voxels = predicted.array == structure.label
+        voxels = labels == structure.label
         if voxels.any():
             yield DescribedMask(
                 key=(graded.case_id, graded.source, structure.name),

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cohort.case import Spacing
 from cohort.records import GradedMask
+from cohort.slabs import cropped
 from cohort.volume import Volume, check_same_grid, read_grid, read_image, read_label_map
 from sentinel.config import SentinelConfig
 from sentinel.slices import Crop, Grey, Mask, grey_values, oriented
@@ -61,19 +62,21 @@ class Scene:
 
 
 def read_scene(graded: GradedMask, config: SentinelConfig) -> Scene:
-    """Read image and reference of a graded mask.
+    """Read image and reference of a graded mask, in its annotated slices.
 
     Raises:
         DataError, GeometryError: for a file that is missing, broken or on another grid.
     """
     image, reference = read_image(graded.image), read_label_map(graded.reference)
     check_same_grid(image, reference, graded.image, graded.reference)
-    turned = oriented(image, config.orientation)
+    grey = grey_values(image.array, config.intensity)  # of the whole volume, as where nobody annotated
+    turned = oriented(_annotated(graded, Volume(array=grey, affine=image.affine)), config.orientation)
     on_image = Volume(array=reference.array, affine=image.affine)  # affines may differ by rounding
+    on_image = _annotated(graded, on_image)
     labels: Labels = oriented(on_image, config.orientation).array
     return Scene(
         patient_id=graded.patient_id,
-        grey=grey_values(turned.array, config.intensity),
+        grey=turned.array,
         reference=labels,
         sizes=np.bincount(labels.ravel(), minlength=256),
         margin=config.margin_voxels(turned.spacing_mm),
@@ -82,12 +85,17 @@ def read_scene(graded: GradedMask, config: SentinelConfig) -> Scene:
 
 
 def read_prediction(graded: GradedMask, config: SentinelConfig) -> Labels:
-    """Read the predicted label map of a graded mask, in the sentinel's orientation.
+    """Read the predicted label map of a graded mask, in its annotated slices and the sentinel's orientation.
 
     Raises:
         DataError, GeometryError: for a file that is missing, broken or on another grid.
     """
     predicted = read_label_map(graded.mask)
     check_same_grid(read_grid(graded.image), predicted, graded.image, graded.mask)
-    labels: Labels = oriented(predicted, config.orientation).array
+    labels: Labels = oriented(_annotated(graded, predicted), config.orientation).array
     return labels
+
+
+def _annotated(graded: GradedMask, volume: Volume) -> Volume:
+    """The slices that count: what lies elsewhere is neither right nor wrong."""
+    return Volume(array=cropped(volume.array, graded.slabs), affine=volume.affine)

@@ -7,6 +7,7 @@ network sees, are whole steps of 1/255.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cohort.errors import ConfigError, DataError
-from cohort.volume import Array, Volume, to_canonical
+from cohort.volume import Array, Grid, Volume, to_canonical
 
 Mask = NDArray[np.bool_]
 Grey = NDArray[np.uint8]
@@ -47,6 +48,27 @@ def oriented(volume: Volume, orientation: str) -> Volume:
         orientation: "canonical" (RAS+, slices run from feet to head) or "as_stored".
     """
     return to_canonical(volume) if orientation == "canonical" else volume
+
+
+def stored_slices(indices: Sequence[int], grid: Grid) -> tuple[int, ...] | None:
+    """Where slices of a volume in canonical orientation lie in its file.
+
+    Args:
+        indices: along the first axis of the canonical volume, from 0.
+        grid: of the file.
+
+    Returns:
+        Indices along the first axis as stored, in the same order; None where that is another axis.
+
+    >>> grid = Grid(shape=(8, 12, 16), affine=np.diag([0.5, 1.0, -3.0, 1.0]))
+    >>> stored_slices((0, 2), grid)
+    (7, 5)
+    """
+    axis, direction = nib.io_orientation(grid.affine)[2]
+    if int(axis) != 2:
+        return None
+    last = grid.shape[0] - 1
+    return tuple(index if direction > 0 else last - index for index in indices)
 
 
 def grey_values(image: Array, intensity: str) -> Grey:

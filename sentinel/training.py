@@ -17,6 +17,7 @@ from cohort.case import Structure
 from cohort.errors import ConfigError, ModelError
 from cohort.records import GradedMask
 from cohort.seeds import derive_seed, generator
+from cohort.slabs import bounds
 from sentinel.aggregation import aggregate
 from sentinel.batches import Batch, Batches
 from sentinel.config import Report, SentinelConfig
@@ -284,6 +285,7 @@ def _training_sha256(graded: Sequence[GradedMask], structures: Sequence[Structur
             mask.source,
             sorted(mask.evaluated),
             *(_file_sha256(path) for path in (mask.image, mask.mask, mask.reference)),
+            *bounds(mask.slabs),
         ]
         for mask in graded
     )

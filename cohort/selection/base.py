@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cohort.annotation import Request
 from cohort.budget import Budget, Cost
 from cohort.seeds import derive_seed
+from cohort.slabs import Slab
 
 Priorities = NDArray[np.float64]
 Features = NDArray[np.float32]
@@ -23,7 +24,8 @@ class Candidate:
     Args:
         case_id: of the case.
         patient_id: of its patient.
-        part: the structure, where one structure of a case is the unit of selection; "" for the whole case.
+        part: the structure or the name of the slab, where one of a case is the unit of selection; "" for the
+            whole case.
         structures: those that would be annotated.
         scores: structure -> raw quality of the predicted mask, HIGHER is a BETTER mask; NaN where there is
             nothing to score (an empty mask). A structure that is not named was not asked about.
@@ -33,6 +35,7 @@ class Candidate:
         broken: why the scan cannot be used, "" for one that can.
         cost: what annotating it is expected to cost.
         further: what it costs in a round that annotates another part of the case already; None: the same.
+        slab: slices that would be annotated; None for the whole case.
         identity: hash of its key, made from it.
     """
 
@@ -47,6 +50,7 @@ class Candidate:
     broken: str = ""
     cost: Cost
     further: Cost | None = None
+    slab: Slab | None = None
     identity: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -152,7 +156,7 @@ class Ranked(NamedTuple):
         case_id: of the case.
         priority: the strategy's number, higher is sooner.
         rank: 0 is first.
-        part: the structure where that is the unit, else "".
+        part: the structure or slab where that is the unit, else "".
         selected: whether the budget took it.
         guard: why it waited, "" where it did not; it may have been selected all the same, with what the
             others left of the budget.

@@ -108,10 +108,17 @@ def _take(order: Sequence[Candidate], budget: Budget, judged: Judged) -> dict[Ke
 
 
 def _requests(taken: Iterable[Candidate]) -> tuple[Request, ...]:
-    wanted: dict[str, list[str]] = {}
+    wanted: dict[str, list[Candidate]] = {}
     for candidate in taken:
-        wanted.setdefault(candidate.case_id, []).extend(candidate.structures)
-    return tuple(Request(case_id=case_id, structures=tuple(names)) for case_id, names in wanted.items())
+        wanted.setdefault(candidate.case_id, []).append(candidate)
+    return tuple(
+        Request(
+            case_id=case_id,
+            structures=tuple(dict.fromkeys(name for part in parts for name in part.structures)),
+            slabs=tuple(sorted(part.slab for part in parts if part.slab is not None)),
+        )
+        for case_id, parts in wanted.items()
+    )
 
 
 def _check(pool: Sequence[Candidate], strategy: Strategy) -> None:

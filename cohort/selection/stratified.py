@@ -93,6 +93,8 @@ def strata(candidates: Sequence[Candidate], *, sizes: int, rare: float) -> list[
 
 def _pattern(candidate: Candidate) -> Stratum:
     found = sorted(name for name, volume in candidate.volumes_ml.items() if volume > 0.0)
+    if candidate.slab is not None:  # slabs with the same structures are alike, wherever they lie
+        return ("slab", *found)
     return ("part", candidate.part, *found) if candidate.part else ("case", *found)
 
 

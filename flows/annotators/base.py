@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cohort.annotation import Request
+from cohort.slabs import Slab
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Returned:
         absent: structures that are declared not to be there; None where an empty one counts as looked for.
         confirmed: whether a label map that equals the proposal was looked at.
         annotator: who made it, "" for the annotator's own name.
+        slabs: slices that were asked for and count; none: all.
     """
 
     case_id: str
@@ -46,6 +48,7 @@ class Returned:
     absent: frozenset[str] | None = None
     confirmed: bool = True
     annotator: str = ""
+    slabs: tuple[Slab, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from cohort.annotation import Request
 from cohort.case import Structure
+from cohort.slabs import Slab
 from cohort.volume import SUFFIXES, write_bytes
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.label_tables import itksnap_table, slicer_table
@@ -41,6 +42,8 @@ def write_worklist(
 ) -> None:
     """Write the work in rank order, the tables of labels, and the table that people fill in.
 
+    Where slabs are asked for, a column says which slices, counted from 0 along the first axis of the array.
+
     Args:
         folder: of the work.
         items: in rank order.
@@ -54,6 +57,7 @@ def write_worklist(
             "case_id": item.request.case_id,
             **places(item),
             "structures": "; ".join(f"{labels[name]} {name}" for name in item.request.structures),
+            **({"slices": _listed(item.request.slabs)} if item.request.slabs else {}),
             "why": item.why,
             "picture": str(item.picture) if item.picture else "",
         }
@@ -63,6 +67,10 @@ def write_worklist(
     write_bytes(folder / SLICER_TABLE, slicer_table(structures).encode())
     write_bytes(folder / ITKSNAP_TABLE, itksnap_table(structures).encode())
     write_returns(folder / RETURNS, [item.request for item in items])
+
+
+def _listed(slabs: Sequence[Slab]) -> str:
+    return "; ".join(f"{slab.first}-{slab.last}" for slab in slabs)
 
 
 def answers(folder: Path, requests: Sequence[Request], find: Callable[[str], Path | None]) -> Answer:
@@ -92,6 +100,7 @@ def answers(folder: Path, requests: Sequence[Request], find: Callable[[str], Pat
                     absent=note.absent,
                     confirmed=note.confirmed,
                     annotator=note.annotator,
+                    slabs=request.slabs,
                 )
             )
     return Answer(returned=tuple(returned), skipped=skipped)

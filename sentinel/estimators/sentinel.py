@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from cohort.case import CaseView, Structure
 from cohort.errors import ModelError
 from cohort.records import Prediction, QualityScore
-from cohort.volume import check_same_grid, read_image, read_label_map
+from cohort.volume import check_same_grid, read_grid, read_image, read_label_map
 from sentinel.config import Report
 from sentinel.estimators.base import matched
 from sentinel.planning import CaseMasks
 from sentinel.scoring import MaskScore, Sentinel
+from sentinel.slices import stored_slices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,6 +58,7 @@ class SentinelEstimator:
 
     def _quality(self, case: CaseView, score: MaskScore) -> QualityScore:
         missing = math.isnan(score.predicted_dsc)
+        slices = self._slices(case, score)
         return QualityScore(
             case_id=case.case_id,
             structure=score.structure,
@@ -66,7 +68,16 @@ class SentinelEstimator:
             upper=score.upper,
             estimator=self.name,
             reason=score.reason if missing else "",
+            slice_indices=tuple(slices),
+            slice_scores=tuple(slices.values()),
         )
+
+    def _slices(self, case: CaseView, score: MaskScore) -> dict[int, float]:
+        """Slice of the image as stored -> its score; none where the sentinel slices along another axis."""
+        indices: tuple[int, ...] | None = score.slice_indices
+        if indices and self.sentinel.config.orientation == "canonical":
+            indices = stored_slices(indices, read_grid(case.image))
+        return {} if indices is None else dict(sorted(zip(indices, score.slice_scores, strict=True)))
 
 
 def _masks(

@@ -13,7 +13,7 @@ import torch
 from cohort.case import CaseView, Structure
 from cohort.errors import ConfigError, DataError, GeometryError, ModelError
 from cohort.records import NO_REFERENCE, Prediction
-from cohort.volume import write_volume
+from cohort.volume import read_image, read_label_map, write_volume
 from sentinel.config import SentinelConfig
 from sentinel.estimators.base import QualityEstimator
 from sentinel.estimators.fused import FusedEstimator, VolumeRange
@@ -271,3 +271,35 @@ def test_an_oracle_says_which_structure_nobody_contoured(
 def test_an_oracle_needs_references() -> None:
     with pytest.raises(ConfigError, match="reads references, and was given none"):
         build_estimator("oracle")
+
+
+@pytest.mark.parametrize("orientation", ["as_stored", "canonical"])
+def test_sentinel_says_which_slice_of_the_file_has_which_score(
+    sentinel: Sentinel,
+    cohort: Cohort,
+    structures: tuple[Structure, ...],
+    affine: np.ndarray,
+    orientation: str,
+) -> None:
+    other = Sentinel(
+        config=replace(sentinel.config, orientation=orientation, max_slices=2),
+        structures=sentinel.structures,
+        embeddings=sentinel.embeddings,
+        network=sentinel.network,
+    )
+    turned = affine.copy()
+    turned[:, 2] *= -1
+    cases, predictions = cohort[0][:1], cohort[1][:1]
+    for path in (cases[0].image, predictions[0].mask):
+        volume = read_image(path) if path == cases[0].image else read_label_map(path)
+        write_volume(path, volume.array, turned)
+    liver, spleen = SentinelEstimator(sentinel=other).estimate(cases, predictions, structures)
+    assert len(liver.slice_indices) == len(liver.slice_scores) == 2
+    assert list(liver.slice_indices) == sorted(liver.slice_indices)
+    image, labels = read_image(cases[0].image), read_label_map(predictions[0].mask).array
+    for score, label in ((liver, 1), (spleen, 2)):
+        for index, value in zip(score.slice_indices, score.slice_scores, strict=True):
+            alone = np.zeros(labels.shape, dtype=bool)
+            alone[index] = labels[index] == label
+            (found,) = other.score(image, {score.structure: alone})
+            assert found.slice_scores == (pytest.approx(value, abs=1e-5),)

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohort.annotation import Annotation, Request, check_annotation
+from cohort.annotation import Annotation, Request, check_annotation, merged
 from cohort.budget import Cost
 from cohort.case import CaseView, Structure
 from cohort.errors import AnnotationError, DataError
+from cohort.slabs import Slab
 from cohort.volume import Grid, read_grid, write_volume
 
 Structures = tuple[Structure, ...]
@@ -186,3 +187,58 @@ def test_an_annotation_is_checked_and_hashes() -> None:
         dataclasses.replace(annotation, minutes=-1.0)
     with pytest.raises(AnnotationError, match=r"has 1.5 of 'liver'; expected 0 to 1"):
         dataclasses.replace(annotation, structures={"liver": 1.5})
+
+
+class TestSlabs:
+    """The liver lies in slices 1 to 3, the spleen in 2 to 4."""
+
+    SLAB = (Slab(first=4, last=5),)
+    REQUEST = Request(case_id="scan_1", structures=("liver", "spleen"), slabs=SLAB)
+
+    def check(self, returned: Path, case_view: CaseView, grid: Grid, structures: Structures, **more: object):
+        return check_annotation(returned, case_view, grid, self.REQUEST, structures, **more)  # type: ignore[arg-type]
+
+    def test_a_structure_may_end_before_the_slab(
+        self,
+        case_view: CaseView,
+        grid: Grid,
+        returned: Path,
+        structures: Structures,
+        affine: np.ndarray,
+        make_label_map: Make,
+    ) -> None:
+        write_volume(returned, make_label_map(0), affine)
+        checked = self.check(returned, case_view, grid, structures, absent=frozenset())
+        assert checked.voxels == {"liver": 0, "spleen": 3 * 10}
+        assert checked.absent == ("liver",)
+        with pytest.raises(AnnotationError, match="declares spleen absent, but has voxels of it"):
+            self.check(returned, case_view, grid, structures, absent=frozenset({"spleen"}))
+
+    def test_the_proposal_is_compared_in_the_slab_alone(
+        self,
+        case_view: CaseView,
+        grid: Grid,
+        returned: Path,
+        structures: Structures,
+        affine: np.ndarray,
+        make_label_map: Make,
+        tmp_path: Path,
+    ) -> None:
+        proposal = tmp_path / "proposal.nii.gz"
+        write_volume(proposal, make_label_map(0), affine)
+        elsewhere, inside = make_label_map(0), make_label_map(0)
+        elsewhere[2] = 0
+        inside[5, 0, 0] = 2
+        write_volume(returned, elsewhere, affine)
+        with pytest.raises(AnnotationError, match="is in slices 4-5 the proposal as it was sent; correct it"):
+            self.check(returned, case_view, grid, structures, proposal=proposal)
+        write_volume(returned, inside, affine)
+        assert self.check(returned, case_view, grid, structures, proposal=proposal).voxels["spleen"] == 31
+
+    def test_what_was_annotated_elsewhere_stays(self) -> None:
+        earlier, new = np.zeros((4, 2, 2), np.uint8), np.full((4, 2, 2), 2, np.uint8)
+        earlier[:2] = 1
+        found = merged(earlier, new, [1, 2], [Slab(first=2, last=2)])
+        assert found[:, 0, 0].tolist() == [1, 1, 2, 0]
+        again = merged(found, new * 0, [1, 2], [Slab(first=0, last=0), Slab(first=3, last=3)])
+        assert again[:, 0, 0].tolist() == [0, 1, 2, 0]

@@ -7,6 +7,7 @@ from cohort.budget import CURRENCIES, Budget, Cost, CostModel, annotation_cost, 
 from cohort.case import Structure
 from cohort.errors import ConfigError
 from cohort.records import Prediction
+from cohort.slabs import Slab
 
 MODEL = CostModel(minutes_per_case=2.0, minutes_per_structure=1.0, minutes_per_slice=0.5)
 LIVER, SPLEEN = Structure(name="liver", label=1), Structure(name="spleen", label=2)
@@ -121,3 +122,17 @@ def test_a_budget_in_no_currency_is_refused() -> None:
 def test_a_budget_must_buy_something(per_round: float) -> None:
     with pytest.raises(ConfigError, match="buys nothing"):
         Budget(currency="cases", per_round=per_round)
+
+
+def test_slabs_cost_what_is_in_them_and_a_structure_counts_in_each(label_map: np.ndarray) -> None:
+    slabs = (Slab(first=0, last=1), Slab(first=4, last=5))
+    cost = annotation_cost(label_map, [LIVER, SPLEEN], MODEL, slabs=slabs)
+    assert (cost.cases, cost.structures, cost.slices, cost.foreground_voxels) == (1.0, 4.0, 2.0, 11.0)
+    assert cost.minutes == 2.0 + 4 * 1.0 + 2 * 0.5
+    whole = annotation_cost(label_map, [LIVER, SPLEEN], MODEL)
+    parts = [
+        annotation_cost(label_map, [LIVER, SPLEEN], MODEL, slabs=(Slab(first=first, last=first + 3),))
+        for first in (0, 4)
+    ]
+    assert sum(part.slices for part in parts) == whole.slices
+    assert sum(part.foreground_voxels for part in parts) == whole.foreground_voxels

@@ -11,6 +11,7 @@ from cohort.annotator_noise import AnnotatorNoise
 from cohort.case import Case, Dataset, Structure
 from cohort.errors import AnnotationError, DataError
 from cohort.metrics import dsc
+from cohort.slabs import Slab
 from cohort.volume import read_grid, read_label_map, write_volume
 from flows.annotators.base import Annotator, WorkItem
 from flows.annotators.folder import Folder
@@ -313,3 +314,24 @@ def test_an_oracle_that_errs_draws_the_same_every_time(
     assert case.reference is not None
     drawn, true = read_label_map(first.path).array, read_label_map(case.reference).array
     assert 0.3 < dsc(drawn == 1, true == 1) < 1.0
+
+
+class TestSlabs:
+    REQUEST = Request(
+        case_id="scan_1", structures=("liver",), slabs=(Slab(first=0, last=3), Slab(first=8, last=11))
+    )
+
+    def test_the_work_list_says_which_slices(self, folder: Folder, proposals: dict[str, Path]) -> None:
+        folder.send(work([self.REQUEST], proposals))
+        with (folder.folder / "worklist.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        assert row["slices"] == "0-3; 8-11"
+
+    def test_what_comes_back_answers_for_them(
+        self, folder: Folder, proposals: dict[str, Path], case: Case
+    ) -> None:
+        folder.send(work([self.REQUEST], proposals))
+        (folder.folder / "done" / "scan_1.nii.gz").write_bytes(proposals["scan_1"].read_bytes())
+        for annotator in (folder, Oracle(by_id={"scan_1": case})):
+            (found,) = annotator.collect([self.REQUEST]).returned
+            assert found.slabs == self.REQUEST.slabs

@@ -5,14 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from cohort.budget import Budget, Cost, CostModel
 from cohort.case import Dataset, Structure
+from cohort.errors import SelectionError
 from cohort.records import NO_REFERENCE, Prediction, QualityScore
 from cohort.selection import Candidate, resolve, select
+from cohort.slabs import Slab
+from cohort.volume import write_volume
 from flows.candidates import candidates, expected_sizes, ranked_table
+from flows.slab_candidates import SlabPool
 
 Structures = tuple[Structure, ...]
 MakeDataset = Callable[..., Dataset]
@@ -225,3 +230,160 @@ class TestStructures:
         assert table.loc[0, ["case_id", "part"]].tolist() == ["b", "liver"], "its mask is the worst"
         assert list(table["selected"]) == [True, *[False] * 5]
         assert selection.requests[0].structures == ("liver",)
+
+
+class TestSlabs:
+    """Two cases of 12 slices; the liver of "a" is in slices 5 to 8, its spleen in 8; "b" is empty."""
+
+    SCORES = (
+        replace(score("a", "liver", 0.6, 0.6), slice_indices=(5, 7, 8), slice_scores=(0.9, 0.5, 0.3)),
+        replace(score("a", "spleen", 0.2, 0.2), slice_indices=(8,), slice_scores=(0.2,)),
+        score("b", "liver", math.nan),
+        score("b", "spleen", math.nan),
+    )
+
+    def parts(
+        self,
+        dataset: Dataset,
+        structures: Structures,
+        scores: Sequence[QualityScore] = SCORES,
+        done: Mapping[str, Sequence[Slab]] | None = None,
+        thickness: int = 2,
+    ) -> dict[tuple[str, ...], Candidate]:
+        nothing = np.zeros(12, np.int64)
+        liver, spleen = nothing.copy(), nothing.copy()
+        liver[5:9], spleen[8] = (10, 20, 30, 40), 7
+        areas = {"a": {"liver": liver, "spleen": spleen}, "b": {"liver": nothing, "spleen": nothing}}
+        predictions = [
+            Prediction(
+                case_id=name,
+                mask=Path("m.nii.gz"),
+                checkpoint_sha256="x",
+                voxels={s: int(area.sum()) for s, area in areas[name].items()},
+            )
+            for name in areas
+        ]
+        found = candidates(
+            [case.view() for case in dataset.cases],
+            predictions,
+            scores,
+            structures,
+            CostModel(),
+            unit="slices",
+            slabs=SlabPool(thickness=thickness, areas=areas, done=done or {}),
+        )
+        return {candidate.key: candidate for candidate in found}
+
+    @pytest.fixture
+    def dataset(self, make_dataset: MakeDataset) -> Dataset:
+        return make_dataset({"a": "pa", "b": "pb"})
+
+    def test_slabs_with_foreground_and_beside_it_and_all_of_an_empty_mask(
+        self, dataset: Dataset, structures: Structures
+    ) -> None:
+        found = self.parts(dataset, structures)
+        of_a = ["slices 2-3", "slices 4-5", "slices 6-7", "slices 8-9", "slices 10-11"]
+        assert [part for case_id, part in found if case_id == "a"] == of_a
+        assert [part for case_id, part in found if case_id == "b"] == ["slices 0-1", *of_a]
+        assert all(c.slab == Slab.named(c.part) for c in found.values())
+        assert all(c.structures == ("liver", "spleen") for c in found.values())
+        assert ("a", "slices 10-11") in self.parts(dataset, structures, thickness=5), (
+            "the last one is thinner"
+        )
+
+    def test_what_is_annotated_is_no_candidate(self, dataset: Dataset, structures: Structures) -> None:
+        done = {"a": (Slab(first=4, last=5), Slab(first=8, last=9))}
+        found = self.parts(dataset, structures, done=done)
+        assert [part for case_id, part in found if case_id == "a"] == [
+            "slices 2-3",
+            "slices 6-7",
+            "slices 10-11",
+        ]
+
+    def test_a_slab_has_the_scores_of_its_slices(self, dataset: Dataset, structures: Structures) -> None:
+        found = self.parts(dataset, structures)
+        scores = {part: dict(c.scores) for (case_id, part), c in found.items() if case_id == "a"}
+        assert scores == {
+            "slices 2-3": {"liver": 0.9},
+            "slices 4-5": {"liver": 0.9},
+            "slices 6-7": {"liver": 0.5, "spleen": 0.2},
+            "slices 8-9": {"liver": 0.3, "spleen": 0.2},
+            "slices 10-11": {"liver": 0.3, "spleen": 0.2},
+        }
+        empty = found["b", "slices 0-1"]
+        assert all(math.isnan(value) for value in empty.scores.values())
+        assert empty.missing == {"liver": "empty mask", "spleen": "empty mask"}
+
+    def test_without_scores_of_slices_a_slab_has_those_of_the_case_or_none(
+        self, dataset: Dataset, structures: Structures
+    ) -> None:
+        whole = [replace(s, slice_indices=(), slice_scores=()) for s in self.SCORES]
+        found = self.parts(dataset, structures, whole)
+        assert all(c.scores == {"liver": 0.6, "spleen": 0.2} for k, c in found.items() if k[0] == "a")
+        assert all(c.scores == {} for c in self.parts(dataset, structures, ()).values())
+
+    def test_its_volume_and_cost_are_its_own(self, dataset: Dataset, structures: Structures) -> None:
+        found = self.parts(dataset, structures)
+        part = found["a", "slices 8-9"]
+        voxel_ml = math.prod(dataset.cases[0].spacing_mm) / 1000
+        assert part.volumes_ml == pytest.approx({"liver": 40 * voxel_ml, "spleen": 7 * voxel_ml})
+        assert part.cost.as_dict() == {
+            "cases": 1.0,
+            "structures": 2.0,
+            "slices": 2.0,
+            "foreground_voxels": 47.0,
+            "minutes": pytest.approx(2.0 + 2 * 1.0 + 2 * 0.2),
+        }
+        assert part.further is not None
+        assert part.further.as_dict() == {
+            **part.cost.as_dict(),
+            "cases": 0.0,
+            "minutes": pytest.approx(2 * 1.0 + 2 * 0.2),
+        }
+
+    def test_nothing_is_free_to_look_at(self, dataset: Dataset, structures: Structures) -> None:
+        found = self.parts(dataset, structures)
+        assert found["a", "slices 2-3"].cost.slices == 1.0, "nothing was found there"
+        missed = found["b", "slices 0-1"].cost
+        # the medians over slabs that hold them: 1 (1, 2, 1) slices of 40 (10, 50, 40) voxels, and 1 of 7
+        assert (missed.slices, missed.foreground_voxels) == (2.0, 47.0)
+
+    def test_slabs_of_a_case_become_one_request_whatever_their_order(
+        self, dataset: Dataset, structures: Structures
+    ) -> None:
+        pool = list(self.parts(dataset, structures).values())
+        chosen = [
+            select(
+                resolve("quality", None, {"guards": False})[0],
+                order,
+                Budget(currency="slices", per_round=5),
+                round=1,
+                seed=3,
+            )
+            for order in (pool, pool[::-1])
+        ]
+        assert chosen[0] == chosen[1]
+        (first, *_) = chosen[0].requests
+        assert first.structures == ("liver", "spleen")
+        assert list(first.slabs) == sorted(first.slabs)
+        parts = [r.part for r in chosen[0].ranked if r.selected and r.case_id == first.case_id]
+        assert sorted(slab.name for slab in first.slabs) == sorted(parts)
+        assert chosen[0].predicted_cost.slices <= 5.0
+        assert chosen[0].predicted_cost.cases == len(chosen[0].requests)
+
+    def test_where_the_model_found_what_has_to_be_said(
+        self, dataset: Dataset, structures: Structures
+    ) -> None:
+        with pytest.raises(SelectionError, match="pass slabs"):
+            candidates([], [], (), structures, CostModel(), unit="slices")
+
+    def test_what_the_model_found_is_read_from_its_label_maps(
+        self, structures: Structures, tmp_path: Path, affine: np.ndarray
+    ) -> None:
+        labels = np.zeros((8, 12, 16), np.uint8)
+        labels[2:4, :3, 0], labels[7, 0, :5] = 1, 2
+        write_volume(tmp_path / "a.nii.gz", labels, affine)
+        prediction = Prediction(case_id="a", mask=tmp_path / "a.nii.gz", checkpoint_sha256="x")
+        found = SlabPool.read([prediction], structures, 4, {}).areas["a"]
+        assert found["liver"].tolist() == [0, 0, 3, 3, 0, 0, 0, 0]
+        assert found["spleen"].tolist() == [0, 0, 0, 0, 0, 0, 0, 5]

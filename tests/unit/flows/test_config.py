@@ -396,6 +396,22 @@ class TestFamilies:
         assert message in mistakes(self.written(make_campaign_yaml, settings))[key]
 
     @pytest.mark.parametrize(
+        ("settings", "family"),
+        [
+            ({"family": "command", "predict": "true {images} {output}"}, "command"),
+            ({"family": "bundle", "path": "zoo/spleen", "trust": True}, "bundle"),
+            ({"family": "nnunet"}, "nnunet"),
+        ],
+    )
+    def test_a_family_that_cannot_ignore_slices(
+        self, make_campaign_yaml: MakeYaml, settings: dict[str, object], family: str
+    ) -> None:
+        path = self.written(make_campaign_yaml, settings, unit="slices")
+        (message,) = mistakes(path).values()
+        assert f"a segmenter of the family {family!r} cannot ignore slices that nobody annotated" in message
+        assert load_config(path, ["unit=case"]).segmenter.family == family
+
+    @pytest.mark.parametrize(
         ("settings", "estimator"),
         [
             ({"family": "command", "predict": "true {images} {output}"}, "entropy"),
@@ -453,7 +469,8 @@ class TestStrategy:
     def test_the_unit_is_in_the_name_of_a_campaign(self, make_campaign_yaml: MakeYaml) -> None:
         path = make_campaign_yaml("scans", {"name": None, "unit": "structure"})
         assert load_config(path).name == "tiny-random-by-structure-seed0"
-        assert "Input should be 'case' or 'structure'" in mistakes(path, "unit=voxel")["unit"]
+        assert load_config(path, ["unit=slices"]).name == "tiny-random-by-slices-seed0"
+        assert "Input should be 'case', 'structure' or 'slices'" in mistakes(path, "unit=voxel")["unit"]
 
     def test_folders_say_themselves_what_is_labelled(self, path: Path) -> None:
         folders = {

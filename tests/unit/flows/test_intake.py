@@ -9,6 +9,7 @@ import pytest
 from cohort.annotation import Request, merged
 from cohort.budget import CostModel
 from cohort.case import Dataset, Structure
+from cohort.slabs import Slab
 from cohort.volume import read_label_map, write_volume
 from flows import campaign as campaigns
 from flows.annotators.base import Answer, Returned, WorkItem
@@ -219,3 +220,85 @@ class TestStructures:
         assert merged(earlier, new, [1]).tolist() == [0, 1, 1, 2, 1]
         assert merged(earlier, new, [2]).tolist() == [1, 1, 0, 2, 0]
         assert merged(earlier, new, [1, 2]).tolist() == new.tolist()
+
+
+class TestSlabs:
+    """The liver of label map 3 lies in slices 1 to 3, its spleen in 2 to 4."""
+
+    FIRST, SECOND, THIRD = (Slab(first=n, last=n + 1) for n in (2, 4, 0))
+
+    def hand_in(
+        self,
+        gate: Intake,
+        person: Person,
+        labels: np.ndarray,
+        affine: np.ndarray,
+        *slabs: Slab,
+        **more: object,
+    ) -> Mapping[str, str]:
+        write_volume(person.folder / "a.nii.gz", labels, affine)
+        person.answer = Answer(returned=(returned(person.folder / "a.nii.gz", slabs=slabs, **more),))
+        asked = replace(request("a"), slabs=slabs)
+        assert gate.open(0, [asked]) == (asked,)
+        found = gate.take_in(0, [asked], person).refused
+        assert gate.open(0, [asked]) == ((asked,) if found else ())
+        return found
+
+    def test_slabs_of_a_case_add_up(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, first, second = intake("slices"), make_label_map(3), make_label_map(5)
+        assert self.hand_in(gate, person, first, affine, self.FIRST) == {}
+        assert self.hand_in(gate, person, second, affine, self.SECOND) == {}
+        earlier, later = gate.campaign.annotations()
+        assert (earlier.slabs, later.slabs) == ((self.FIRST,), (self.FIRST, self.SECOND))
+        assert earlier.path.is_file(), "what was annotated first is kept"
+        expected = np.zeros_like(first)
+        expected[2:4] = first[2:4]
+        np.testing.assert_array_equal(read_label_map(earlier.path).array, expected)
+        expected[4:6] = second[4:6]
+        np.testing.assert_array_equal(read_label_map(later.path).array, expected)
+        entry = payloads(gate, "annotation")[1]
+        assert (entry["slabs"], entry["answered_slabs"]) == ([[2, 3], [4, 5]], [[4, 5]])
+
+    def test_only_what_is_new_costs(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, labels = intake("slices"), make_label_map(3)
+        self.hand_in(gate, person, labels, affine, self.FIRST)
+        self.hand_in(gate, person, labels, affine, self.SECOND, self.THIRD)
+        first, second = (a.cost for a in gate.campaign.annotations())
+        assert (first.cases, first.structures, first.slices) == (1.0, 2.0, 4.0)
+        assert (second.cases, second.structures, second.slices) == (1.0, 4.0, 1.0 + 1.0)
+        assert first.minutes == pytest.approx(2.0 + 2 * 1.0 + 4 * 0.2)
+        assert first.foreground_voxels + second.foreground_voxels == np.count_nonzero(labels)
+
+    def test_the_whole_case_is_known_once_its_last_slab_is(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, labels = intake("slices"), make_label_map(3)
+        self.hand_in(gate, person, labels, affine, Slab(first=0, last=5))
+        self.hand_in(gate, person, labels, affine, Slab(first=6, last=7))
+        last = gate.campaign.annotations()[-1]
+        assert last.slabs == ()
+        np.testing.assert_array_equal(read_label_map(last.path).array, labels)
+
+    def test_the_gate_looks_at_the_slabs_alone(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, labels = intake("slices"), make_label_map(3)
+        more = {"absent": frozenset[str](), "confirmed": False}
+        assert self.hand_in(gate, person, labels, affine, Slab(first=6, last=7), **more) == {}
+        assert payloads(gate, "annotation")[0]["absent"] == ["liver", "spleen"]
+
+    def test_a_structure_that_was_not_annotated_in_all_slabs_does_not_count(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, labels = intake("slices"), make_label_map(3)
+        self.hand_in(gate, person, labels, affine, self.FIRST)
+        write_volume(person.folder / "a.nii.gz", labels, affine)
+        person.answer = Answer(
+            returned=(returned(person.folder / "a.nii.gz", "liver", slabs=(self.SECOND,)),)
+        )
+        gate.take_in(1, [replace(request("a"), slabs=(self.SECOND,))], person)
+        assert set(gate.campaign.annotations()[-1].structures) == {"liver"}

@@ -10,6 +10,7 @@ from cohort.annotation import Annotation
 from cohort.budget import Cost
 from cohort.case import Case, Dataset, Structure
 from cohort.records import QualityScore
+from cohort.slabs import Slab
 from cohort.volume import Volume, write_volume
 from flows import report
 from flows.report import Panel
@@ -123,6 +124,14 @@ class TestOverlays:
         legend = slice(-60, None)
         assert has_colour(tmp_path / "some.png", report.PREDICTED, without=legend)
         assert not has_colour(tmp_path / "none.png", report.PREDICTED, without=legend)
+
+    def test_slices_that_nobody_annotated_are_not_drawn(self, case: Case, mask: Path, tmp_path: Path) -> None:
+        for name, slab in (("in", Slab(first=1, last=2)), ("out", Slab(first=7, last=7))):
+            panel = Panel(case=case, mask=mask, label=1, title="", reference=case.reference, slabs=(slab,))
+            report.overlays(tmp_path / f"{name}.png", {"selected": [panel]}, "")
+        legend = slice(-60, None)
+        assert has_colour(tmp_path / "in.png", report.PREDICTED, without=legend)
+        assert not has_colour(tmp_path / "out.png", report.PREDICTED, without=legend)
 
     def test_the_same_input_gives_the_same_bytes(self, case: Case, mask: Path, tmp_path: Path) -> None:
         panel = Panel(case=case, mask=mask, label=1, title="liver")

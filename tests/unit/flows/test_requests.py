@@ -1,8 +1,11 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from cohort.annotation import Annotation, Request
 from cohort.budget import Cost
-from flows.requests import askable, only_requested, requested, still_open
+from cohort.slabs import Slab
+from flows.requests import annotated_slabs, as_listed, askable, only_requested, requested, still_open
 
 NAMES = ("liver", "spleen")
 
@@ -63,3 +66,36 @@ def test_only_what_was_asked_for_judges_the_estimator() -> None:
     revealed = {("a", "liver"): 0.5, ("a", "spleen"): 0.9}
     requests = (Request(case_id="a", structures=("liver",)),)
     assert only_requested(revealed, requests) == {("a", "liver"): 0.5}
+
+
+class TestSlabs:
+    FIRST, SECOND = Slab(first=0, last=3), Slab(first=4, last=7)
+
+    def partly(self, case_id: str, *slabs: Slab) -> Annotation:
+        return replace(annotation(case_id, *NAMES), slabs=slabs)
+
+    def test_a_case_is_asked_for_until_all_of_it_is_annotated(self) -> None:
+        known = [self.partly("a", self.FIRST), self.partly("b", self.FIRST), self.partly("b")]
+        assert askable(["a", "b", "c"], NAMES, known, "slices", None) == {"a": NAMES, "c": NAMES}
+        answered = {"a": frozenset({"liver"}), "b": frozenset(NAMES), "c": frozenset[str]()}
+        assert askable(["a", "b", "c"], NAMES, known, "slices", answered) == {"a": ("liver",)}
+
+    def test_the_last_annotation_of_a_case_has_all_its_slabs(self) -> None:
+        known = [self.partly("a", self.FIRST), self.partly("a", self.FIRST, self.SECOND), self.partly("b")]
+        assert annotated_slabs(known) == {"a": (self.FIRST, self.SECOND), "b": ()}
+
+    def test_requests_survive_the_ledger(self) -> None:
+        requests = (
+            Request(case_id="a", structures=NAMES, slabs=(self.FIRST, self.SECOND)),
+            Request(case_id="b", structures=("liver",)),
+        )
+        listed = json.loads(json.dumps(as_listed(requests)))
+        assert listed == [["a", list(NAMES), [[0, 3], [4, 7]]], ["b", ["liver"]]]
+        assert requested({"requests": listed}, NAMES) == requests
+
+    def test_only_the_slabs_that_were_asked_for_answer(self) -> None:
+        asked = (Request(case_id="a", structures=NAMES, slabs=(self.FIRST, self.SECOND)),)
+        assert still_open(asked, [], "slices") == asked
+        assert still_open(asked, [self.partly("a", self.FIRST)], "slices") == asked
+        assert still_open(asked, [self.partly("a", self.FIRST, self.SECOND)], "slices") == ()
+        assert still_open(asked, [self.partly("a")], "slices") == (), "the whole case is annotated"

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from cohort.budget import Cost
 from cohort.case import Case, Dataset, Structure
 from cohort.metrics import dsc
 from cohort.records import Prediction, QualityScore, TrainingCase
+from cohort.slabs import Slab
 from cohort.volume import write_volume
 from flows import rounds
 from segmenters.evaluation import StructureResult
@@ -194,3 +196,57 @@ class TestTrial:
             [annotation("a", tmp_path / "reference.nii.gz")], {"a": tmp_path / "mask.nii.gz"}, structures
         )
         assert found == {("a", "liver"): 1.0}
+
+
+class TestSlabs:
+    SLABS = (Slab(first=2, last=3),)
+
+    def partly(self, path: Path = Path("a.nii.gz"), slabs: tuple[Slab, ...] = SLABS) -> Annotation:
+        return replace(annotation("a", path), slabs=slabs)
+
+    def test_they_go_with_a_case_into_trainings_and_graded_masks(self, make_dataset: MakeDataset) -> None:
+        by_id = make_dataset({"a": "p1"}).by_id
+        (case,) = rounds.training_cases([self.partly()], by_id)
+        assert case.slabs == self.SLABS
+        predictions = [Prediction(case_id="a", mask=Path("m.nii.gz"), checkpoint_sha256="x")]
+        (mask,) = rounds.graded_masks(predictions, [self.partly()], by_id, "fold0/step2")
+        assert mask.slabs == self.SLABS
+
+    def test_a_training_set_with_another_slab_is_another_one(self) -> None:
+        versions = {
+            rounds.training_set_version([self.partly(slabs=slabs)])
+            for slabs in ((), self.SLABS, (Slab(first=2, last=4),))
+        }
+        assert len(versions) == 3
+
+    def test_dsc_is_revealed_in_the_slabs_that_were_asked_for(
+        self, tmp_path: Path, affine: np.ndarray, make_label_map: Make, structures: Structures
+    ) -> None:
+        true, predicted = make_label_map(0), make_label_map(1)
+        known = np.zeros_like(true)
+        known[2:4] = true[2:4]
+        write_volume(tmp_path / "reference.nii.gz", known, affine)
+        write_volume(tmp_path / "mask.nii.gz", predicted, affine)
+        found = rounds.revealed_dsc(
+            [self.partly(tmp_path / "reference.nii.gz")],
+            {"a": tmp_path / "mask.nii.gz"},
+            structures,
+            {"a": self.SLABS},
+        )
+        for structure in structures:
+            wanted = dsc(predicted[2:4] == structure.label, true[2:4] == structure.label)
+            assert found["a", structure.name] == pytest.approx(wanted)
+
+    def test_scores_of_slices_survive_csv_where_they_are_asked_for(self, tmp_path: Path) -> None:
+        rows = (
+            replace(score("1e5", "liver", 0.25, 0.75), slice_indices=(3, 11), slice_scores=(0.1 + 0.2, -0.5)),
+            score("1e5", "spleen", math.nan),
+        )
+        (tmp_path / "plain").mkdir()
+        rounds.write_scores(tmp_path, rows, by_slice=True)
+        rounds.write_scores(tmp_path / "plain", rows)
+        found = rounds.read_scores(tmp_path / rounds.SCORES)
+        assert (found[0].slice_indices, found[0].slice_scores) == ((3, 11), (0.1 + 0.2, -0.5))
+        assert (found[1].slice_indices, found[1].reason) == ((), "empty mask")
+        assert not (tmp_path / "plain" / rounds.SLICE_SCORES).exists()
+        assert rounds.read_scores(tmp_path / "plain" / rounds.SCORES)[0].slice_scores == ()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cohort.errors import DataError
+from cohort.slabs import Slab
 from segmenters.case_store import MappedVolume, prepared_cases
 from segmenters.preprocessing import PreparedCase, prepare_training_case
 
@@ -31,7 +32,8 @@ def store(tmp_path):
 @pytest.fixture
 def cases(write_case):
     doubtful = replace(write_case("b", 1, ["spleen"]), pseudo=True, weights={"spleen": 0.3})
-    return [write_case("a", 0), doubtful, replace(write_case("c", 2), pseudo=True)]
+    partly = replace(write_case("c", 2), pseudo=True, slabs=(Slab(first=0, last=3),))
+    return [write_case("a", 0), doubtful, partly]
 
 
 def same(stored: PreparedCase, expected: PreparedCase) -> bool:
@@ -45,6 +47,8 @@ def same(stored: PreparedCase, expected: PreparedCase) -> bool:
         and stored.pseudo is expected.pseudo
         and (stored.weight is None) is (expected.weight is None)
         and (stored.weight is None or torch.equal(stored.weight, expected.weight))
+        and (stored.annotated is None) is (expected.annotated is None)
+        and (stored.annotated is None or np.array_equal(stored.annotated, expected.annotated))
     )
 
 
@@ -52,7 +56,7 @@ def same(stored: PreparedCase, expected: PreparedCase) -> bool:
 def test_cases_beyond_the_cache_lie_on_disk_and_are_the_same(cases, prepare, store, threads):
     expected = [prepare(case) for case in cases]
 
-    # two fit with the places of their structures, three do not
+    # two fit with their remembered places, three do not
     with prepared_cases(cases, prepare, store, cache_gib=2.9 * CASE_GIB, threads=threads) as found:
         assert sum(isinstance(case.image, MappedVolume) for case in found) in (1, 2)
         assert all(same(stored, one) for stored, one in zip(found, expected, strict=True))

@@ -9,7 +9,7 @@ from cohort.errors import ConfigError, ModelError
 from cohort.records import TrainingCase
 from segmenters.distributed import ALONE
 from segmenters.early_stopping import Stopping, Validation, hold_back
-from segmenters.preprocessing import PreparedCase
+from segmenters.preprocessing import IGNORED, PreparedCase
 from segmenters.training_config import EarlyStopping
 
 
@@ -133,6 +133,16 @@ def test_only_structures_that_are_annotated_and_there_count(config):
         ModelError, match="None of the 1 cases held back for early stopping holds a structure"
     ):
         measured([unknown], config, 11.5)
+
+
+def test_what_is_predicted_outside_of_annotated_slices_does_not_count(config):
+    case = make_prepared("a", 1, (True, True))
+    case.channels[..., 4:12] = IGNORED
+
+    # predicted from voxel 4 on: those up to 11 are nobody's
+    assert measured([case], config, 3.5) == 1.0
+    # and from voxel 0 on: 2 * 4 / (8 + 4)
+    assert measured([case], config, -1.0) == pytest.approx(2 / 3)
 
 
 def test_best_weights_are_remembered_until_patience_ends():

@@ -10,6 +10,7 @@ from segmenters.gradients import add_gradient
 from segmenters.loading import Batch
 from segmenters.losses import dice_cross_entropy
 from segmenters.networks import build_network
+from segmenters.preprocessing import IGNORED
 
 CPU = torch.device("cpu")
 
@@ -52,6 +53,19 @@ def gradient(config: SegmenterConfig, batches: list[Batch]) -> tuple[dict[str, f
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_micro_batches_add_up_to_the_large_batch(config, size):
     batch = make_batch(6)
+
+    losses, whole = gradient(config, [batch])
+    found, added = gradient(config, parts(batch, size))
+
+    assert found == pytest.approx(losses, rel=1e-5)
+    assert float((added - whole).norm() / whole.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_micro_batches_with_ignored_slices_add_up_too(config, size):
+    batch = make_batch(6)
+    batch.channels[1, 3:] = IGNORED
+    batch.channels[4, :6] = IGNORED
 
     losses, whole = gradient(config, [batch])
     found, added = gradient(config, parts(batch, size))

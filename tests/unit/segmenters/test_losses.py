@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from segmenters.losses import annotated_log_prob, dice_cross_entropy, loss_of
+from segmenters.preprocessing import IGNORED
 
 # two voxels: probabilities of background, first and second structure
 PROB = torch.tensor([[0.5, 0.6], [0.3, 0.1], [0.2, 0.3]]).reshape(1, 3, 1, 1, 2)
@@ -172,3 +173,54 @@ def test_weights_reach_every_level():
     terms, plain = loss_of(levels, TARGET, KNOWN, weight=weight), loss_of(levels, TARGET, KNOWN)
 
     assert float(terms.cross_entropy) == pytest.approx(0.5 * float(plain.cross_entropy))
+
+
+class TestIgnoredSlices:
+    LOGITS = torch.randn(2, 3, 4, 3, 5, generator=torch.Generator().manual_seed(1))
+    WEIGHT = torch.tensor([[0.5, 0.25, 1.0], [1.0, 1.0, 0.5]])
+    KNOWN = torch.tensor([[True, True, True], [True, True, False]])
+
+    def targets(self) -> torch.Tensor:
+        return torch.randint(0, 2, (2, 4, 3, 5), generator=torch.Generator().manual_seed(0))
+
+    @pytest.mark.parametrize("weight", [None, WEIGHT])
+    def test_what_is_predicted_outside_changes_nothing_and_is_pulled_nowhere(self, weight):
+        targets, found = self.targets(), []
+        targets[:, [0, 3]] = IGNORED
+        for shift in (0.0, 5.0):
+            logits = self.LOGITS.clone()
+            logits[:, 1, [0, 3]] += shift
+            logits.requires_grad_()
+            terms = dice_cross_entropy(logits, targets, self.KNOWN, weight=weight)
+            (gradient,) = torch.autograd.grad(terms.dice + terms.cross_entropy, logits)
+            assert not gradient[:, :, [0, 3]].any()
+            assert gradient[:, :, [1, 2]].any()
+            found.append((terms.dice.item(), terms.cross_entropy.item(), gradient))
+        assert found[0][:2] == found[1][:2]
+        assert torch.equal(found[0][2], found[1][2])
+
+    @pytest.mark.parametrize("weight", [None, WEIGHT])
+    def test_the_loss_is_that_of_the_annotated_slices_alone(self, weight):
+        targets = self.targets()
+        inside = dice_cross_entropy(self.LOGITS[:, :, 1:3], targets[:, 1:3], self.KNOWN, weight=weight)
+        targets[:, [0, 3]] = IGNORED
+        found = dice_cross_entropy(self.LOGITS, targets, self.KNOWN, weight=weight)
+        assert float(found.dice) == pytest.approx(float(inside.dice))
+        assert float(found.cross_entropy) == pytest.approx(float(inside.cross_entropy))
+
+    def test_coarser_levels_ignore_them_too(self):
+        targets = torch.full((2, 4, 3, 5), IGNORED)
+        targets[:, :2] = self.targets()[:, :2]
+        logits = self.LOGITS.clone().requires_grad_()
+        half = torch.nn.functional.interpolate(logits, scale_factor=(0.5, 1, 1))
+        terms = loss_of([logits, half, half], targets, self.KNOWN)
+        (gradient,) = torch.autograd.grad(terms.dice + terms.cross_entropy, logits)
+        assert not gradient[:, :, 2:].any()
+        assert gradient[:, :, :2].any()
+
+    def test_a_batch_without_an_annotated_voxel_has_no_loss(self):
+        logits = self.LOGITS.clone().requires_grad_()
+        terms = dice_cross_entropy(logits, torch.full((2, 4, 3, 5), IGNORED), self.KNOWN)
+        (gradient,) = torch.autograd.grad(terms.dice + terms.cross_entropy, logits)
+        assert (terms.dice.item(), terms.cross_entropy.item()) == (0.0, 0.0)
+        assert not gradient.any()

@@ -6,9 +6,11 @@ import torch
 
 from cohort.case import Structure
 from cohort.errors import DataError, GeometryError, ModelError
-from cohort.volume import read_label_map, to_canonical, write_volume
+from cohort.slabs import Slab
+from cohort.volume import Volume, read_grid, read_label_map, to_canonical, write_volume
 from segmenters.config import SegmenterConfig
 from segmenters.preprocessing import (
+    IGNORED,
     median_spacing_mm,
     normalise,
     padding_value,
@@ -129,3 +131,37 @@ def test_weights_of_one_are_none(write_case, structures):
     case = replace(write_case("a", 0, ["liver"]), weights={"liver": 1.0})
 
     assert prepare(case, structures[:2], structures, MR).weight is None
+
+
+class TestSlabs:
+    SLABS = (Slab(first=2, last=3), Slab(first=7, last=7))
+
+    def test_other_slices_are_ignored_wherever_the_file_puts_them(self, write_case, structures):
+        case = replace(write_case("a", 0), slabs=self.SLABS)
+
+        found, whole = (prepare(c, structures[:2], structures, MR) for c in (case, replace(case, slabs=())))
+
+        stored = np.zeros((8, 12, 16), dtype=np.uint8)
+        stored[[2, 3, 7]] = 1
+        inside = torch.from_numpy(
+            to_canonical(Volume(array=stored, affine=read_grid(case.image).affine)).array > 0
+        )
+        assert torch.equal(found.channels != IGNORED, inside)
+        assert torch.equal(found.channels[inside], whole.channels[inside])
+        assert sorted(found.places) == [1, 2]
+        for voxels in (*found.places.values(), found.annotated):
+            at = voxels.long()
+            assert bool(inside[at[:, 0], at[:, 1], at[:, 2]].all())
+        assert whole.annotated is None
+
+    def test_a_slab_beyond_the_volume_is_refused(self, write_case, structures):
+        case = replace(write_case("a", 0), slabs=(Slab(first=6, last=9),))
+        with pytest.raises(DataError, match="slices 6-9 reach beyond a volume of 8 slices"):
+            prepare(case, structures[:2], structures, MR)
+
+    def test_a_slab_that_is_lost_at_a_coarser_spacing_leaves_nothing_to_learn(self, write_case, structures):
+        case = replace(write_case("a", 0), slabs=(Slab(first=0, last=0),))
+        found = prepare(case, structures[:2], structures, MR, (24.0, 1.0, 0.5))
+        assert bool((found.channels == IGNORED).all())
+        assert len(found.annotated) == 0
+        assert found.places == {}

@@ -1,10 +1,11 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from segmenters.preprocessing import PreparedCase
+from segmenters.preprocessing import IGNORED, PreparedCase
 from segmenters.sampling import Sampler, Spot, make_sampler
 
 
@@ -145,3 +146,21 @@ def test_cases_of_one_kind_are_sampled_as_without_kinds(pseudo):
     assert [sampler.spot(n, np.random.default_rng([0, n])) for n in range(30)] == draw(
         cases, (8, 8, 8), 0.5, 30
     )
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_patches_of_a_partly_annotated_case_are_centred_on_annotated_slices(fraction):
+    channels = volume()
+    channels[:8] = channels[14:] = IGNORED
+    present = {1: torch.nonzero(channels == 1).int()}
+    case = replace(prepared(channels), places=present, annotated=torch.nonzero(channels != IGNORED).int())
+
+    drawn = draw([case], (3, 8, 8), fraction, 60)
+
+    assert {spot.start[0] + 1 for spot in drawn} == set(range(8, 14)) or fraction
+    assert {spot.start[0] + 1 for spot in drawn} <= set(range(8, 14))
+
+
+def test_a_case_whose_annotated_slices_are_lost_is_sampled_anywhere():
+    case = replace(prepared(volume()), places={}, annotated=torch.zeros(0, 3, dtype=torch.int32))
+    assert len({spot.start for spot in draw([case], (8, 8, 8), 0.5, 20)}) > 1

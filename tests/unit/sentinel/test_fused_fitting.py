@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from cohort.case import CaseView, Structure
 from cohort.errors import ModelError
 from cohort.records import GradedMask, Prediction, TrainingCase
+from cohort.slabs import Slab
 from cohort.volume import read_image, read_label_map, write_volume
 from sentinel.config import SentinelConfig
 from sentinel.estimators.fused import FusedEstimator
@@ -150,3 +152,12 @@ def test_how_large_a_structure_is_in_the_patient_itself_is_not_known(
             (own,) = (part.left_out for part in partial if one.patient_id in part.left_out)
             same = one.features["volume_deviation"] == other.features["volume_deviation"]
             assert same == (known[0].patient_id in own)
+
+
+def test_cases_of_which_only_slabs_are_annotated_do_not_tell_usual_volumes(
+    graded: Graded, structures: Structures
+) -> None:
+    cases = training_cases(graded(cases=2, sources=1))
+    partly = [replace(case, slabs=(Slab(first=0, last=3),)) for case in cases]
+    assert usual_volumes([cases[0], partly[1]], structures) == usual_volumes(cases[:1], structures)
+    assert usual_volumes(partly, structures) == {}

@@ -12,6 +12,7 @@ import torch
 from cohort.case import Structure
 from cohort.errors import GeometryError, ModelError
 from cohort.records import GradedMask
+from cohort.slabs import Slab
 from cohort.volume import read_image, read_label_map, write_volume
 from sentinel.calibration import Calibration, StructureCalibration
 from sentinel.config import SentinelConfig
@@ -161,3 +162,30 @@ def test_a_structure_that_the_sentinel_does_not_know(graded: Graded, structures:
     )
     with pytest.raises(ModelError, match="not trained for structure 'spleen'"):
         score_graded(graded(cases=1, sources=1), structures, sentinel)
+
+
+SLABS = (Slab(first=3, last=4), Slab(first=7, last=7))
+
+
+@pytest.mark.parametrize("orientation", ["as_stored", "canonical"])
+def test_only_annotated_slices_count(graded: Graded, structures: Structures, orientation: str) -> None:
+    judge = make_sentinel(orientation=orientation)
+    (whole,) = graded(cases=1, sources=1)
+    for path in (whole.image, whole.mask, whole.reference):
+        volume = read_image(path) if path == whole.image else read_label_map(path)
+        write_volume(path, volume.array, UPSIDE_DOWN)
+    mask = replace(whole, slabs=SLABS)
+    change(mask.mask, lambda labels: np.where(np.arange(8)[:, None, None] == 3, 0, labels).astype(np.uint8))
+    before = score_graded([mask], structures, judge)
+    inside = [np.asarray(read_label_map(p).array[[3, 4, 7]]) for p in (mask.mask, mask.reference)]
+    for scored, structure in zip(before, structures, strict=True):
+        predicted, true = (labels == structure.label for labels in inside)
+        assert scored.dsc == pytest.approx(2.0 * (predicted & true).sum() / (predicted.sum() + true.sum()))
+        assert len(scored.slice_scores) == 1, "the mask has no other annotated slice"
+
+    def everywhere_else(labels: np.ndarray) -> np.ndarray:
+        labels[[0, 1, 2, 5, 6]] = 1
+        return labels
+
+    change(mask.reference, everywhere_else)
+    assert score_graded([mask], structures, judge) == before

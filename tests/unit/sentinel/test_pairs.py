@@ -8,6 +8,7 @@ from cohort.case import Structure
 from cohort.errors import GeometryError, ModelError
 from cohort.metrics import dsc
 from cohort.records import GradedMask
+from cohort.slabs import Slab
 from cohort.volume import read_label_map, write_volume
 from sentinel.config import SentinelConfig
 from sentinel.pairs import make_pairs
@@ -105,3 +106,22 @@ def test_mask_on_another_grid(graded: Graded, structures: Structures) -> None:
     write_volume(masks[0].mask, labels.array[:, :-1], labels.affine)
     with pytest.raises(GeometryError, match="both must lie on one grid"):
         make_pairs(masks, structures, CONFIG, seed=1)
+
+
+@pytest.mark.parametrize("orientation", ["as_stored", "canonical"])
+def test_only_annotated_slices_teach(graded: Graded, structures: Structures, orientation: str) -> None:
+    slabs = (Slab(first=3, last=4), Slab(first=7, last=7))
+    masks = [replace(mask, slabs=slabs) for mask in graded(cases=2, sources=1)]
+    config = replace(CONFIG, orientation=orientation)
+    before = make_pairs(masks, structures, config, seed=1)
+    for mask in masks:
+        for path in (mask.reference, mask.mask):
+            volume = read_label_map(path)
+            volume.array[[0, 1, 2, 5, 6]] = 3
+            write_volume(path, volume.array, volume.affine)
+    after = make_pairs(masks, structures, config, seed=1)
+    for name in ("slices", "references", "slice_dsc", "volume_dsc", "sizes"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    predicted, true = (read_label_map(p).array[[3, 4, 7]] == 1 for p in (masks[0].mask, masks[0].reference))
+    own = before.natural & (before.structure == 0)
+    np.testing.assert_allclose(before.volume_dsc[own], dsc(predicted, true), rtol=1e-6)

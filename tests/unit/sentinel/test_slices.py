@@ -4,8 +4,17 @@ import torch
 from PIL import Image
 
 from cohort.errors import ConfigError, DataError
-from cohort.volume import Volume
-from sentinel.slices import Crop, choose_slices, crop_around, cut_slice, grey_values, normalise, oriented
+from cohort.volume import Grid, Volume
+from sentinel.slices import (
+    Crop,
+    choose_slices,
+    crop_around,
+    cut_slice,
+    grey_values,
+    normalise,
+    oriented,
+    stored_slices,
+)
 
 
 def test_few_slices_are_all_chosen() -> None:
@@ -97,3 +106,17 @@ def test_canonical_orientation_turns_and_as_stored_does_not() -> None:
     volume = Volume(array=array, affine=affine)
     np.testing.assert_array_equal(oriented(volume, "canonical").array, array[::-1, :, ::-1])
     np.testing.assert_array_equal(oriented(volume, "as_stored").array, array)
+
+
+class TestStoredSlices:
+    @pytest.mark.parametrize("direction", [1.0, -1.0])
+    def test_a_canonical_slice_is_found_again_in_the_file(self, direction: float) -> None:
+        array = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 3, 2), dtype=np.uint8)
+        affine = np.diag([-0.5, 1.0, direction * 3.0, 1.0])
+        canonical = oriented(Volume(array=array, affine=affine), "canonical")
+        found = stored_slices((0, 1, 4), Grid(shape=(5, 3, 2), affine=affine))
+        assert found == tuple(int(canonical.array[index, 0, 0]) for index in (0, 1, 4))
+
+    def test_a_file_that_is_sliced_along_another_axis_has_none(self) -> None:
+        affine = np.array([[0, 0, 3.0, 0], [1.0, 0, 0, 0], [0, 0.5, 0, 0], [0, 0, 0, 1.0]])
+        assert stored_slices((0, 1), Grid(shape=(5, 3, 2), affine=affine)) is None

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -6,6 +7,7 @@ from cohort.budget import Budget, Cost
 from cohort.selection import Candidate, select
 from cohort.selection.quality import Quality
 from cohort.selection.stratified import Stratified, strata
+from cohort.slabs import Slab
 
 
 def candidate(case_id: str, quality: float = 0.5, part: str = "", **volumes_ml: float) -> Candidate:
@@ -94,3 +96,11 @@ def test_the_inner_strategy_decides_within_a_stratum() -> None:
 
 def test_no_candidates() -> None:
     assert Stratified().priorities([], np.random.default_rng(0)).shape == (0,)
+
+
+def test_slabs_are_alike_wherever_they_lie() -> None:
+    pool = [
+        replace(candidate("a", part=slab.name, liver=5.0), slab=slab)
+        for slab in (Slab(first=0, last=3), Slab(first=4, last=7))
+    ]
+    assert strata(pool, sizes=1, rare=0.0) == [("0", "slab", "liver")] * 2
