@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from cohort.filtering import Filter, make_filter
 from cohort.filtering.fraction import Unit
@@ -21,6 +21,7 @@ def _known_estimators(values: tuple[str, ...]) -> tuple[str, ...]:
 class FilterModel(Model):
     """Which masks are kept, and who judges them.
 
+    `size_strata` takes the fraction of each of so many groups of masks of alike predicted size.
     `estimator` is not used by the kinds `random` and `unfiltered`. `sentinel` names a trained sentinel's file
     to judge with, in place of one that learns from the labelled cases.
     """
@@ -30,6 +31,7 @@ class FilterModel(Model):
     sentinel: Path | None = None
     keep: float = 0.5
     per: Unit = "structure"
+    size_strata: PositiveInt = 1
     minimum: float = 0.8
     balance: float | None = None
     weights: Literal["none", "predicted_dsc", "rank"] = "none"
@@ -39,6 +41,11 @@ class FilterModel(Model):
     @model_validator(mode="after")
     def _makes_sense(self) -> "FilterModel":
         estimator_entry(self.estimator)
+        if self.size_strata > 1 and (self.kind != "top_fraction" or self.per != "structure"):
+            raise ValueError(
+                "filter.size_strata is for filter.kind top_fraction with filter.per structure: the best of "
+                "each size are kept; leave it out, or change these"
+            )
         needs = self.rule.needs
         if self.sentinel is not None and self.estimator != "sentinel":
             raise ValueError(
@@ -76,7 +83,8 @@ class FilterModel(Model):
         """What tells it from other filters in the name of a campaign."""
         if self.estimator_name is None:
             return self.kind
-        return self.estimator if self.kind == "top_fraction" else f"{self.estimator}-{self.kind}"
+        name = self.estimator if self.kind == "top_fraction" else f"{self.estimator}-{self.kind}"
+        return name if self.size_strata == 1 else f"{name}-of-each-size"
 
     @property
     def reads_references(self) -> bool:

@@ -82,9 +82,17 @@ class Promoter:
         """
         open_ids = {case.case_id for case in cases} - taken - self._annotated(number)
         judged = [s for s in scores or unscored(predictions) if s.case_id in open_ids]
-        rule = self.settings.filter.rule
+        filter_ = self.settings.filter
         verdicts = filter_masks(
-            rule, judged, round=number, seed=self.seed, keep_absent=self.settings.filter.keep_absent
+            filter_.rule,
+            judged,
+            round=number,
+            seed=self.seed,
+            keep_absent=filter_.keep_absent,
+            strata=filter_.size_strata,
+            sizes={
+                (p.case_id, name): float(voxels) for p in predictions for name, voxels in p.voxels.items()
+            },
         )
         kept = kept_structures(verdicts)
         if not kept:

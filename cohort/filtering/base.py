@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort.errors import SelectionError
+from cohort.filtering.strata import Sizes, by_size
 from cohort.records import EMPTY_MASK, QualityScore
 from cohort.seeds import generator
 
@@ -79,7 +80,14 @@ def score_value(score: QualityScore, needs: Needs) -> float:
 
 
 def filter_masks(
-    rule: Filter, scores: Sequence[QualityScore], *, round: int, seed: int, keep_absent: bool = False
+    rule: Filter,
+    scores: Sequence[QualityScore],
+    *,
+    round: int,
+    seed: int,
+    keep_absent: bool = False,
+    strata: int = 1,
+    sizes: Sizes | None = None,
 ) -> tuple[Verdict, ...]:
     """Decide about every mask; the order of the scores does not matter.
 
@@ -92,19 +100,24 @@ def filter_masks(
         round: or generation, from 0; together with `seed` it fixes every draw.
         seed: of the campaign.
         keep_absent: whether an empty mask is kept as "looked for and not there".
+        strata: the rule decides about the masks of each of so many groups of alike size on its own.
+        sizes: of the masks, where there is more than one group.
 
     Returns:
         One verdict per score, by case and structure.
 
     Raises:
-        SelectionError: if a mask comes twice, or a weight is not in [0, 1].
+        SelectionError: if a mask comes twice, its size is needed and not known, or a weight is not in [0, 1].
     """
     ordered = sorted(scores, key=lambda score: (score.case_id, score.structure))
     _check_once(ordered)
     judged = [score for score in ordered if _why_not(score, rule.needs) == ""]
-    weights = rule.weights(judged, generator(seed, "filter", round))
-    _check_weights(weights, judged)
-    by_mask = dict(zip(((s.case_id, s.structure) for s in judged), weights.tolist(), strict=True))
+    rng = generator(seed, "filter", round)
+    by_mask: dict[tuple[str, str], float] = {}
+    for group in by_size(judged, sizes or {}, strata) if strata > 1 else (judged,):
+        weights = rule.weights(group, rng)
+        _check_weights(weights, group)
+        by_mask |= zip(((s.case_id, s.structure) for s in group), weights.tolist(), strict=True)
     return tuple(_verdict(score, rule, by_mask, keep_absent) for score in ordered)
 
 

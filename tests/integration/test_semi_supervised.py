@@ -202,6 +202,20 @@ class TestArms:
         with pytest.raises(CampaignError, match=r"filter\.keep: 0\.5 -> 0\.25"):
             arms(*TWO_GENERATIONS, "filter.keep=0.25")
 
+    def test_masks_of_each_size_are_kept(self, arms: Callable[..., Campaign]) -> None:
+        campaign = arms("filter.size_strata=2", "name=sizes", "filter.estimator=entropy")
+        (promotion,) = payloads(campaign, "promotion")
+        kept = {(mask["case_id"], mask["structure"]) for mask in promotion["masks"]}
+        for structure in ("liver", "spleen"):
+            masks = [
+                json.loads(p.read_text()) for p in campaign.round_folder(0).glob("segment-pool-*/case*.json")
+            ]
+            sizes = sorted((mask["voxels"][structure], mask["case_id"]) for mask in masks)
+            smaller = {case_id for _, case_id in sizes[: -(-len(sizes) // 2)]}
+            found = [case_id in smaller for case_id, name in kept if name == structure]
+            assert any(found)
+            assert not all(found)
+
     def test_weights_reach_the_student(self, arms: Callable[..., Campaign]) -> None:
         plain = payloads(arms(*TWO_GENERATIONS), "result")[1]
         weighted = payloads(arms("filter.weights=predicted_dsc", "name=weighted"), "result")[1]

@@ -41,6 +41,8 @@ class TestFilter:
                 {"estimator": "entropy", "sentinel": "a.safetensors"},
                 "filter.estimator is 'entropy'; remove one",
             ),
+            ({"kind": "threshold", "size_strata": 4}, "size_strata is for filter.kind top_fraction"),
+            ({"per": "case", "size_strata": 4}, "size_strata is for filter.kind top_fraction"),
             ({"threshold": 0.5}, "Extra inputs are not permitted"),
         ],
     )
@@ -54,6 +56,7 @@ class TestFilter:
             ({}, "sentinel", "sentinel"),
             ({"estimator": "entropy"}, "entropy", "entropy"),
             ({"kind": "random"}, None, "random"),
+            ({"size_strata": 4}, "sentinel", "sentinel-of-each-size"),
             ({"kind": "unfiltered", "estimator": "entropy"}, None, "unfiltered"),
             ({"kind": "threshold"}, "sentinel", "sentinel-threshold"),
             ({"kind": "lower_bound", "estimator": "fused"}, "fused", "fused-lower_bound"),
