@@ -11,7 +11,7 @@ from cohort.budget import Cost
 from cohort.case import CaseView, Structure
 from cohort.errors import AnnotationError, DataError
 from cohort.slabs import Slab
-from cohort.volume import Grid, read_grid, write_volume
+from cohort.volume import Grid, Volume, read_grid, read_label_map, write_volume
 
 Structures = tuple[Structure, ...]
 Make = Callable[[int], np.ndarray]
@@ -136,21 +136,16 @@ def test_a_file_that_is_still_being_written(
     structures: Structures,
     affine: np.ndarray,
     make_label_map: Make,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import cohort.annotation
-
     write_volume(returned, make_label_map(0), affine)
-    read = cohort.annotation.read_label_map
 
-    def read_while_saved_again(path: Path, labels: frozenset[int]) -> object:
-        volume = read(path, labels)
+    def read_while_saved_again(path: Path, labels: frozenset[int]) -> Volume:
+        volume = read_label_map(path, labels)
         write_volume(returned, make_label_map(1), affine)
         return volume
 
-    monkeypatch.setattr(cohort.annotation, "read_label_map", read_while_saved_again)
     with pytest.raises(AnnotationError, match="changed while it was read"):
-        check_annotation(returned, case_view, grid, BOTH, structures)
+        check_annotation(returned, case_view, grid, BOTH, structures, read=read_while_saved_again)
 
 
 def test_a_request_that_does_not_fit(
