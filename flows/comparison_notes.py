@@ -1,15 +1,18 @@
 """What the page of a comparison says of its figures and tables, as HTML."""
 
-READING = """
+_INTERVALS = """\
+<li><b>95 % bootstrap</b>: seeds and held-out cases are drawn at once, the same for both arms. With few
+seeds it is too narrow; <b>95 % over seeds</b> is Student's interval of the paired differences.</li>
+<li><b>p (t)</b>: paired t-test over seeds; <b>p (ranks)</b>: Wilcoxon's signed ranks; both two-sided.</li>
+"""
+
+READING = f"""
 <ul class=notes>
 <li><b>Area under the curve</b>: of DSC over the currency of the curve, straight lines between rounds,
 divided by the length of the axis, so that it reads as a mean DSC; in a contrast over the stretch that both
 runs of a pair cover.</li>
 <li><b>DSC</b>: mean over structures of the mean over held-out cases.</li>
-<li><b>95 % bootstrap</b>: seeds and held-out cases are drawn at once, the same for both arms. With few
-seeds it is too narrow; <b>95 % over seeds</b> is Student's interval of the paired differences.</li>
-<li><b>p (t)</b>: paired t-test over seeds; <b>p (ranks)</b>: Wilcoxon's signed ranks; both two-sided.</li>
-</ul>"""
+{_INTERVALS}</ul>"""
 
 DECLARED_CURVES = """
 <p class=note>The two arms of the declared contrast, on its seeds. Bands: 95 % bootstrap over seeds and
@@ -59,16 +62,13 @@ FEW_PAIRS = """
 <p class=warning>With fewer than {needed} pairs (here {pairs}) a rank test cannot come below p = {least:.3g},
 so it cannot be significant at 0.05: look at the intervals.</p>"""
 
-STUDENTS = """
+STUDENTS = f"""
 <ul class=notes>
 <li><b>labelled only</b> is the teacher: the labelled cases alone, for as many steps as a student. It is the
 same model in all arms of a seed.</li>
 <li><b>DSC</b>, <b>NSD</b>: means over structures of the means over held-out cases, of the last generation.
 Nobody annotated anything in between.</li>
-<li><b>95 % bootstrap</b>: seeds and held-out cases are drawn at once, the same for both arms. With few
-seeds it is too narrow; <b>95 % over seeds</b> is Student's interval of the paired differences.</li>
-<li><b>p (t)</b>: paired t-test over seeds; <b>p (ranks)</b>: Wilcoxon's signed ranks; both two-sided.</li>
-</ul>"""
+{_INTERVALS}</ul>"""
 
 STUDENT_ARMS = """
 <p class=note>In brackets: 95 % bootstrap over seeds and held-out cases; after ±: standard deviation between

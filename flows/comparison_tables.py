@@ -18,6 +18,8 @@ from flows import rounds
 from flows.campaign import Campaign
 from flows.comparison_config import Unit
 
+Metric = Literal["dsc", "nsd"]
+
 NO_GROUP = "not named"
 _SAME_EVERYWHERE = ("dataset_sha256", "held_out", "structures")
 _SAME_FOR_A_SEED = ("start", "pool")
@@ -64,9 +66,7 @@ def read_tables(units: Sequence[Unit]) -> Tables:
     )
 
 
-def arm_runs(
-    tables: Tables, arms: Iterable[str], metric: Literal["dsc", "nsd"] = "dsc"
-) -> dict[str, ArmRuns]:
+def arm_runs(tables: Tables, arms: Iterable[str], metric: Metric = "dsc") -> dict[str, ArmRuns]:
     """The runs of each arm that has finished some, cut to the rounds that every run has.
 
     Args:

@@ -15,10 +15,11 @@ from cohort.comparison.runs import ArmRuns
 from cohort.comparison.summaries import band
 from flows.comparison_config import ComparisonConfig
 from flows.comparison_findings import contrast_row
-from flows.comparison_tables import Tables, arm_runs
+from flows.comparison_tables import Metric, Tables, arm_runs
 
 LABELLED_ONLY = "labelled only"
-_METRICS: Mapping[Measure, str] = {"final": "dsc", "final_nsd": "nsd"}
+_METRICS: Mapping[Measure, Metric] = {"final": "dsc", "final_nsd": "nsd"}
+"""What is compared of a training, which spends nothing -> what was measured."""
 _AXIS = "cases"
 
 
@@ -71,7 +72,7 @@ class StudentFindings:
 
 def find_students(config: ComparisonConfig, tables: Tables) -> StudentFindings:
     """Compute everything that the finished trainings can say."""
-    runs = {measure: _last(config, tables, measure) for measure in _METRICS}
+    runs = {measure: _last(config, tables, metric) for measure, metric in _METRICS.items()}
     dsc = runs["final"]
     gains = tuple(_contrasts(runs, (arm for arm in dsc if arm != LABELLED_ONLY), LABELLED_ONLY))
     return StudentFindings(
@@ -110,8 +111,8 @@ def student_metrics(findings: StudentFindings) -> dict[str, float]:
     return found
 
 
-def _last(config: ComparisonConfig, tables: Tables, measure: Measure) -> dict[str, ArmRuns]:
-    runs = arm_runs(tables, config.arms, "dsc" if measure == "final" else "nsd")
+def _last(config: ComparisonConfig, tables: Tables, metric: Metric) -> dict[str, ArmRuns]:
+    runs = arm_runs(tables, config.arms, metric)
     last = {arm: each.of_round(-1) for arm, each in runs.items()}
     if config.control not in runs:
         return last

@@ -17,8 +17,6 @@ Measure = Literal["area", "final", "final_nsd"]
 
 MEASURES: tuple[Measure, ...] = ("area", "final")
 """Of a campaign: the area under the budget curve, and the DSC of the last round."""
-STUDENT_MEASURES: tuple[Measure, ...] = ("final", "final_nsd")
-"""Of a semi-supervised training, which spends nothing: DSC and NSD of the last generation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
