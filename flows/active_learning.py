@@ -31,7 +31,8 @@ from flows.annotation_work import make_annotator, note_waiting, work_items
 from flows.annotators.oracle import Oracle
 from flows.campaign import Campaign
 from flows.candidates import NO_FEATURES, candidates, ranked_table
-from flows.config import ActiveLearningConfig, as_dict, config_sha256
+from flows.config import ActiveLearningConfig
+from flows.config_files import as_dict, config_sha256
 from flows.environment import code_version, use_threads
 from flows.estimator_stages import score_pool
 from flows.features import CACHE, FeatureTable, feature_stage, segmenter_table

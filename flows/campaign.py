@@ -22,8 +22,9 @@ from cohort.errors import BusyError, CampaignError
 from cohort.ledger import Entry, Ledger
 from cohort.slabs import from_bounds
 from cohort.volume import write_bytes
-from flows.config import Configured, as_dict, differences
+from flows.config_files import as_dict, differences
 from flows.stages import read_json, write_json
+from flows.strict_model import Configured
 
 WORKSPACE = "segmenter"
 """Folder of a campaign where its segmenter keeps what later rounds use again."""

@@ -11,19 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
 from cohort.errors import ConfigError
-from flows.config import (
-    ActiveLearningConfig,
-    CampaignName,
-    as_dict,
-    flatten,
-    known_currency,
-    parse_override,
-    read_values,
-    set_value,
-    validated,
-)
+from flows.config import ActiveLearningConfig
+from flows.config_files import as_dict, flatten, parse_override, read_values, set_value, validated
+from flows.round_config import known_currency
 from flows.semi_supervised_config import SemiSupervisedConfig
-from flows.strict_model import Model
+from flows.strict_model import CampaignName, Model
 from sentinel.estimators.registry import estimator_entry
 
 CAMPAIGNS = "campaigns"

@@ -14,7 +14,7 @@ from flows.comparison_config import Comparison
 from flows.comparison_findings import Findings, contrast_table, find, saving_table, summary_table
 from flows.comparison_page import Page
 from flows.comparison_tables import Tables, read_tables, write_tables
-from flows.config import as_dict, config_sha256
+from flows.config_files import as_dict, config_sha256
 from flows.environment import code_version
 from flows.student_findings import find_students, student_metrics, student_tables
 from flows.student_page import StudentPage

@@ -18,7 +18,8 @@ from cohort.phantom import write_phantom
 from cohort.pool import Pool, choose_held_out, choose_start, eligible_for_start
 from cohort.seeds import derive_seed
 from cohort.validation import validate_cases
-from flows.config import ActiveLearningConfig, DataModel
+from flows.config import ActiveLearningConfig
+from flows.data_config import DataModel
 from flows.features import CACHE, image_features
 from flows.stages import file_sha256, json_sha256
 from sentinel.training import trainable_embeddings

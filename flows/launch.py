@@ -18,7 +18,8 @@ from flows.annotators.segmentations import require_slicerio
 from flows.audit_options import AuditOptions
 from flows.campaign import Campaign
 from flows.comparison_config import Comparison, Unit
-from flows.config import ActiveLearningConfig, DataModel
+from flows.config import ActiveLearningConfig
+from flows.data_config import DataModel
 from flows.mask_filter_options import FilterOptions
 from flows.progress import Display
 from flows.semi_supervised_config import SemiSupervisedConfig

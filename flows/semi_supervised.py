@@ -17,7 +17,7 @@ from cohort.records import Prediction, QualityScore
 from flows import campaign as campaigns
 from flows import filter_trial, rounds, semi_supervised_figures, tasks
 from flows.active_learning import FIGURES, Loop, active_learning
-from flows.config import as_dict, flatten
+from flows.config_files import as_dict, flatten
 from flows.cost_stages import cost_row, measure_cost
 from flows.environment import use_threads
 from flows.estimator_stages import score_pool

@@ -5,21 +5,13 @@ from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from flows.config import (
-    ActiveLearningConfig,
-    AnnotatorModel,
-    CampaignName,
-    Configured,
-    CrossFittingModel,
-    DataModel,
-    EvaluationModel,
-    StartModel,
-    read_values,
-    validated,
-)
+from flows.config import ActiveLearningConfig
+from flows.config_files import read_values, validated
+from flows.data_config import DataModel
 from flows.filter_config import PseudoLabelsModel
-from flows.segmenter_config import SegmenterModel
-from sentinel.config import SentinelConfig
+from flows.network_config import SegmenterModel, SentinelModel
+from flows.round_config import AnnotatorModel, CrossFittingModel, EvaluationModel, StartModel
+from flows.strict_model import CampaignName, Configured
 
 
 class SemiSupervisedConfig(Configured, PseudoLabelsModel):
@@ -42,7 +34,7 @@ class SemiSupervisedConfig(Configured, PseudoLabelsModel):
     generations: PositiveInt = 1
     segmenter: SegmenterModel
     cross_fitting: CrossFittingModel = CrossFittingModel()
-    sentinel: SentinelConfig = SentinelConfig()
+    sentinel: SentinelModel = SentinelModel()
     evaluation: EvaluationModel = EvaluationModel()
     cost_cases: NonNegativeInt = 5
     share: bool = True

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from flows.config import CampaignName, Configured, DataModel, read_values, validated
-from flows.segmenter_config import SegmenterModel
-from flows.strict_model import Model
-from sentinel.config import SentinelConfig
+from flows.config_files import read_values, validated
+from flows.data_config import DataModel
+from flows.network_config import SegmenterModel, SentinelModel
+from flows.strict_model import CampaignName, Configured, Model
 
 
 class CheckpointsModel(Model):
@@ -58,7 +58,7 @@ class SentinelTrainingConfig(Configured):
     segmenter: SegmenterModel
     masks: GradedMasksModel = GradedMasksModel()
     unseen: UnseenModel | None = None
-    sentinel: SentinelConfig = SentinelConfig()
+    sentinel: SentinelModel = SentinelModel()
     level: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
     bad_below: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
     rivals: bool = True

@@ -15,7 +15,7 @@ from cohort.records import Checkpoint, GradedMask, Prediction, TrainingCase
 from cohort.seeds import derive_seed
 from flows import campaign as campaigns
 from flows import tasks
-from flows.config import as_dict, config_sha256
+from flows.config_files import as_dict, config_sha256
 from flows.environment import code_version
 from flows.progress import Display
 from flows.rounds import folds

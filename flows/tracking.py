@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cohort.ledger import Entry
 from flows import pseudo_label_metrics
 from flows.campaign import Campaign
-from flows.config import flatten
+from flows.config_files import flatten
 from flows.sentinel_config import SentinelTrainingConfig
 from flows.stages import MANIFEST, read_json
 

@@ -17,7 +17,7 @@ from flows import audit, cli
 from flows.audit_options import AuditOptions
 from flows.audit_rows import Audited
 from flows.comparison_config import Comparison, Unit, load_comparison
-from flows.config import as_dict
+from flows.config_files import as_dict
 from segmenters.base import Report
 from sentinel.calibration import Calibration, StructureCalibration
 from sentinel.config import SentinelConfig

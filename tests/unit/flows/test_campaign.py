@@ -13,7 +13,8 @@ from cohort.budget import Cost
 from cohort.errors import CampaignError
 from flows import campaign as campaigns
 from flows.campaign import Campaign
-from flows.config import ActiveLearningConfig, as_dict, load_config
+from flows.config import ActiveLearningConfig, load_config
+from flows.config_files import as_dict
 
 MakeYaml = Callable[..., Path]
 

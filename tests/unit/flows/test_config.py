@@ -6,7 +6,8 @@ import yaml
 
 from cohort.errors import ConfigError
 from cohort.selection.stratified import Stratified
-from flows.config import ActiveLearningConfig, as_dict, config_sha256, differences, flatten, load_config
+from flows.config import ActiveLearningConfig, load_config
+from flows.config_files import as_dict, config_sha256, differences, flatten
 
 MakeYaml = Callable[..., Path]
 

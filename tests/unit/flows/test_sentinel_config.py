@@ -7,7 +7,7 @@ import yaml
 
 from cohort.errors import CampaignError, ConfigError
 from flows import campaign as campaigns
-from flows.config import as_dict, config_sha256, differences
+from flows.config_files import as_dict, config_sha256, differences
 from flows.sentinel_config import SentinelTrainingConfig, load_sentinel_training
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "sentinel"

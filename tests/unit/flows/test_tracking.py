@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from flows import campaign as campaigns
 from flows.campaign import Campaign
-from flows.config import flatten, load_config
+from flows.config import load_config
+from flows.config_files import flatten
 from flows.stages import run_stage, write_json
 from flows.tracking import Tracker, charts_link, server_command, tracking_uri
 

@@ -1,4 +1,4 @@
-"""The part of a YAML that says which segmenter learns: settings of one of several families."""
+"""The parts of a YAML that say what learns: a segmenter of one of several families, and the sentinel."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -9,8 +9,9 @@ from segmenters.bundle_config import BundleConfig
 from segmenters.command_config import CommandConfig
 from segmenters.config import SegmenterConfig
 from segmenters.nnunet_config import NnUNetConfig
+from sentinel.config import SentinelConfig
 
-for _settings in (SegmenterConfig, NnUNetConfig, BundleConfig, CommandConfig):
+for _settings in (SegmenterConfig, NnUNetConfig, BundleConfig, CommandConfig, SentinelConfig):
     setattr(_settings, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
 
 
@@ -28,6 +29,9 @@ SegmenterModel = Annotated[
     Discriminator(_family),
 ]
 """A segmenter of any family."""
+
+SentinelModel = SentinelConfig
+"""The sentinel, whose settings are of one kind."""
 
 FAMILY_TAGS = frozenset({"torch", "nnunet", "bundle", "command"})
 """What pydantic adds to the place of a mistake; no key of the file."""
