@@ -25,7 +25,8 @@ from flows.config import load_config
 from flows.launch import launch, launch_comparison, report_comparison
 from flows.progress import Display
 from flows.stages import is_whole
-from flows.tracking import KIND, tracking_uri
+from flows.tracking import tracking_uri
+from flows.tracking.store import KIND
 
 pytestmark = pytest.mark.slow
 

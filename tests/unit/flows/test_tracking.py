@@ -239,7 +239,7 @@ class TestSync:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         with caplog.at_level(logging.WARNING, logger="flows.tracking"):
             assert not Tracker(campaign=campaign).sync()
-        (record,) = [record for record in caplog.records if record.name == "flows.tracking"]
+        (record,) = [record for record in caplog.records if record.name == "flows.tracking.campaigns"]
         assert record.levelno == logging.WARNING
         assert f"MLflow at {uri} cannot be written" in record.getMessage()
         assert f"run `sentinel-loop track {campaign.folder}` later" in record.getMessage()
