@@ -2,14 +2,10 @@
 
 import json
 import logging
-import socket
-import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -381,7 +377,8 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.")] = 5000,
 ) -> None:
     """Serve MLflow's UI on the store of the campaigns, and print the link to the charts over rounds."""
-    from flows.tracking import Tracker, charts_link, server_command, tracking_uri
+    from flows import mlflow_ui
+    from flows.tracking import Tracker, charts_link, tracking_uri
 
     opened = _open(campaign, campaigns_root)
     tracker = Tracker(campaign=opened)
@@ -391,21 +388,15 @@ def ui(
     if store.startswith(("http://", "https://")):
         typer.echo(charts_link(store.rstrip("/"), experiment))
         return
-    port = _free_port(host, port)
-    address = f"http://{host}:{port}"
-    command = [sys.executable, *server_command(opened.folder.parent, host, port)]
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
-        try:
-            _wait_until_served(address, server, log)
-            typer.echo(charts_link(address, experiment))
-            _err.print("Open the link above to see the rounds; Ctrl-C ends the server.", highlight=False)
-            server.wait()
-        except KeyboardInterrupt:
-            _err.print("Stopped.")
-        finally:
-            server.terminate()
-            server.wait(timeout=20)
+
+    def served(address: str) -> None:
+        typer.echo(charts_link(address, experiment))
+        _err.print("Open the link above to see the rounds; Ctrl-C ends the server.", highlight=False)
+
+    try:
+        mlflow_ui.serve(opened.folder.parent, host, port, served)
+    except KeyboardInterrupt:
+        _err.print("Stopped.")
 
 
 def main() -> None:
@@ -458,30 +449,3 @@ def _open(campaign: str, campaigns_root: Path):  # type: ignore[no-untyped-def]
     from flows.campaign import open_campaign
 
     return open_campaign(folder)
-
-
-def _free_port(host: str, port: int) -> int:
-    """The wanted port, or a free one where it is taken."""
-    for candidate in (port, 0):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, candidate))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise CampaignError(f"No port is free on {host}; name another address with --host")
-
-
-def _wait_until_served(address: str, server: "subprocess.Popen[bytes]", log: IO[bytes]) -> None:
-    for _ in range(240):
-        if server.poll() is not None:
-            log.seek(0)
-            said = log.read().decode(errors="replace")
-            raise CampaignError(f"MLflow's server ended at once: {said.strip()[-500:]}")
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise CampaignError(f"MLflow's server did not answer at {address} within two minutes")

@@ -1,6 +1,5 @@
 import http.server
 import json
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -9,9 +8,9 @@ from typing import IO
 
 import pytest
 
-from cohort.errors import CampaignError, ConfigError
+from cohort.errors import ConfigError
 from flows import campaign as campaigns
-from flows import cli
+from flows import cli, mlflow_ui
 from flows.campaign import Campaign
 from flows.config import load_config
 from flows.tracking import Tracker
@@ -209,8 +208,10 @@ class TestUi:
         self, run: Run, campaign: Campaign, monkeypatch: pytest.MonkeyPatch, healthy: int
     ) -> None:
         server, commands = FakeServer(), []
-        monkeypatch.setattr(cli, "_free_port", lambda host, port: healthy)
-        monkeypatch.setattr(cli.subprocess, "Popen", lambda command, **_: commands.append(command) or server)
+        monkeypatch.setattr(mlflow_ui, "free_port", lambda host, port: healthy)
+        monkeypatch.setattr(
+            mlflow_ui.subprocess, "Popen", lambda command, **_: commands.append(command) or server
+        )
         code, out, err = run("ui", str(campaign.folder))
         assert code == 0
         assert out.startswith(f"http://127.0.0.1:{healthy}/#/experiments/7/runs?")
@@ -229,7 +230,7 @@ class TestUi:
             stderr.write(b"no such store")
             return server
 
-        monkeypatch.setattr(cli.subprocess, "Popen", ends)
+        monkeypatch.setattr(mlflow_ui.subprocess, "Popen", ends)
         code, out, err = run("ui", str(campaign.folder), "--port", "0")
         assert (code, out) == (2, "")
         assert "MLflow's server ended at once: no such store" in err
@@ -239,7 +240,7 @@ class TestUi:
         self, run: Run, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000/")
-        monkeypatch.setattr(cli.subprocess, "Popen", None)
+        monkeypatch.setattr(mlflow_ui.subprocess, "Popen", None)
         code, out, _ = run("ui", str(campaign.folder))
         assert code == 0
         assert out.startswith("http://mlflow:5000/#/experiments/7/runs?")
@@ -251,15 +252,3 @@ class TestUi:
         code, out, err = run("ui", str(campaign.folder))
         assert (code, out) == (2, "")
         assert "MLflow's store cannot be written, so there is nothing to show" in err
-
-    def test_a_port_that_is_taken_is_replaced(self) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            port = taken.getsockname()[1]
-            assert cli._free_port("127.0.0.1", port) not in {0, port}
-        assert cli._free_port("127.0.0.1", port) == port
-
-    def test_a_host_that_is_not_here(self) -> None:
-        with pytest.raises(CampaignError, match=r"No port is free on 192\.0\.2\.1; name another address"):
-            cli._free_port("192.0.2.1", 5000)
