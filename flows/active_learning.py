@@ -5,10 +5,8 @@ again: what is done is not done twice.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from uuid import UUID
 
 from prefect import flow
@@ -38,8 +36,9 @@ from flows.estimator_stages import score_pool
 from flows.features import CACHE, FeatureTable, feature_stage, segmenter_table
 from flows.intake import Intake
 from flows.progress import Display
-from flows.promotion import Promoter, pseudo_labels_version
+from flows.promotion import Promoter, counted, shown
 from flows.requests import Unit, annotated_slabs, as_listed, askable, only_requested, requested
+from flows.round_figures import draw_round
 from flows.round_stages import RoundStages
 from flows.slab_candidates import SlabPool
 from flows.stages import file_sha256, json_number, json_sha256
@@ -48,8 +47,6 @@ from flows.trial import Trial, trial_entry
 from segmenters.base import SegmenterSettings
 from segmenters.config import SegmenterConfig
 from segmenters.evaluation import summarise
-
-FIGURES = "figures"
 
 
 @flow(name="active-learning", validate_parameters=False, persist_result=False)
@@ -272,7 +269,7 @@ class Loop:
             dsc_per_structure=_known(summary.per_structure_dsc),
             nsd_per_structure=_known(summary.per_structure_nsd),
             untrained=rounds.unseen_structures(stages.annotations, stages.structures),
-            **_pseudo_labelled(stages),
+            **({} if self._promoter is None else {"pseudo_labels": counted(stages.pseudo_labels)}),
             training_set=rounds.training_set_version(stages.annotations),
             checkpoint_sha256=checkpoint.sha256,
             code_version=code_version(),
@@ -280,7 +277,7 @@ class Loop:
         )
         self.display.say(
             f"[bold]{self.called} {stages.number}[/bold]: {len(labelled)} labelled cases, "
-            f"{_pseudo_shown(stages)}DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
+            f"{shown(stages.pseudo_labels)}DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
         )
 
     def _candidates(
@@ -399,7 +396,7 @@ class Loop:
         measured = rounds.revealed_dsc(returned, masks, stages.structures, asked)
         revealed = only_requested(measured, requests)
         with report.drawing(f"figures of round {stages.number}"):
-            self._draw(stages, returned, masks, scores, revealed)
+            draw_round(stages, returned, masks, scores, revealed, self.campaign.name)
         patients = {case.case_id: case.patient_id for case in self.cohort.dataset.cases}
         found = trial_entry(scores, revealed, patients, stages.number)
         self.campaign.append("trial", round=stages.number, **found)
@@ -408,25 +405,7 @@ class Loop:
     def _draw_curve(self) -> None:
         results = [entry.payload for entry in self.campaign.events("result")]
         with report.drawing("curve of DSC"):
-            report.dsc_curve(self.campaign.folder / FIGURES / "dsc.png", results, self.campaign.name)
-
-    def _draw(
-        self,
-        stages: RoundStages,
-        returned: Sequence[Annotation],
-        masks: Mapping[str, Path],
-        scores: Sequence[QualityScore],
-        revealed: Mapping[tuple[str, str], float],
-    ) -> None:
-        folder, by_id = stages.folder / FIGURES, self.cohort.dataset.by_id
-        heading = f"{self.campaign.name}, round {stages.number}"
-        worst, best = report.score_panels(scores, by_id, masks, stages.structures, returned, revealed)
-        rows = {"worst scored": worst, "best scored": best}
-        report.overlays(folder / "worst_and_best.png", rows, f"{heading}: worst and best scored masks")
-        panels = report.selected_panels(returned, by_id, masks, stages.structures, revealed)
-        split = {"selected": panels[: report.COLUMNS], "selected ": panels[report.COLUMNS :]}
-        report.overlays(folder / "selected.png", split, f"{heading}: selected cases")
-        report.trial_scatter(folder / "trial.png", scores, revealed, heading)
+            report.dsc_curve(self.campaign.folder / report.FIGURES / "dsc.png", results, self.campaign.name)
 
     def _intake(self, unit: Unit) -> Intake:
         return Intake(
@@ -449,27 +428,6 @@ def _unaltered(annotation: Annotation) -> Annotation:
             f"The annotation {annotation.path} is not the file that was let in; restore it from a copy"
         )
     return annotation
-
-
-def _pseudo_labelled(stages: RoundStages) -> dict[str, object]:
-    """What else a round learned from; nothing in a campaign without pseudo-labels."""
-    if stages.config.pseudo_labels is None:
-        return {}
-    weights = [weight for label in stages.pseudo_labels for weight in label.structures.values()]
-    return {
-        "pseudo_labels": {
-            "cases": sum(bool(label.structures) for label in stages.pseudo_labels),
-            "masks": len(weights),
-            "weight": math.fsum(weights),
-            "version": pseudo_labels_version(stages.pseudo_labels),
-        }
-    }
-
-
-def _pseudo_shown(stages: RoundStages) -> str:
-    masks = sum(len(label.structures) for label in stages.pseudo_labels)
-    cases = sum(bool(label.structures) for label in stages.pseudo_labels)
-    return f"{masks} pseudo-labels of {cases} cases, " if masks else ""
 
 
 def _learns_from_images(segmenter: SegmenterSettings) -> bool:

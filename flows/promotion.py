@@ -215,6 +215,24 @@ def pseudo_labels_version(labels: Sequence[PseudoLabel]) -> str:
     )
 
 
+def counted(labels: Sequence[PseudoLabel]) -> dict[str, object]:
+    """Pseudo-labels that a round learned from, for its result in the ledger."""
+    weights = [weight for label in labels for weight in label.structures.values()]
+    return {
+        "cases": sum(bool(label.structures) for label in labels),
+        "masks": len(weights),
+        "weight": math.fsum(weights),
+        "version": pseudo_labels_version(labels),
+    }
+
+
+def shown(labels: Sequence[PseudoLabel]) -> str:
+    """Them in words, to go before the DSC; "" where there are none."""
+    masks = sum(len(label.structures) for label in labels)
+    cases = sum(bool(label.structures) for label in labels)
+    return f"{masks} pseudo-labels of {cases} cases, " if masks else ""
+
+
 def unscored(predictions: Sequence[Prediction]) -> tuple[QualityScore, ...]:
     """What a filter without an estimator is shown: every mask, and which are empty."""
     return tuple(

@@ -23,6 +23,8 @@ from cohort.volume import Array, Volume, read_image, read_label_map, to_canonica
 
 PREDICTED, REFERENCE = "#ff9f1c", "#2ec4b6"
 COLUMNS = 4
+FIGURES = "figures"
+"""Folder of the figures of a campaign, and of a round."""
 CT_WINDOW_HU = (-160.0, 240.0)
 _log = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from cohort.filtering import Verdict
 from cohort.records import Prediction, QualityScore
 from flows import campaign as campaigns
 from flows import filter_trial, rounds, semi_supervised_figures, tasks
-from flows.active_learning import FIGURES, Loop, active_learning
+from flows.active_learning import Loop, active_learning
 from flows.config_files import as_dict, flatten
 from flows.cost_stages import cost_row, measure_cost
 from flows.environment import use_threads
 from flows.estimator_stages import score_pool
 from flows.quality_cost import SEGMENTATION
-from flows.report import drawing
+from flows.report import FIGURES, drawing
 from flows.round_stages import RoundStages
 from flows.semi_supervised_config import SemiSupervisedConfig
 from flows.semi_supervised_report import write_report

@@ -8,6 +8,7 @@ import pandas as pd
 
 from cohort.annotation import Request
 from cohort.case import Structure
+from cohort.errors import AnnotationError
 from cohort.slabs import Slab
 from cohort.volume import SUFFIXES, write_bytes
 from flows.annotators.base import Answer, Returned, WorkItem
@@ -29,9 +30,19 @@ def hand_out(source: Path, target: Path) -> None:
 
 
 def handed_back(folder: Path, case_id: str) -> Path | None:
-    """A case's label map in a folder, NIfTI first, or its segmentation; None where it is not back."""
-    found = (folder / f"{case_id}{suffix}" for suffix in (*SUFFIXES, SUFFIX))
-    return next((path for path in found if path.is_file()), None)
+    """A case's label map or segmentation in a folder; None where it is not back.
+
+    Raises:
+        AnnotationError: where it is back more than once.
+    """
+    places = [folder / f"{case_id}{suffix}" for suffix in (*SUFFIXES, SUFFIX)]
+    found = [path for path in places if path.is_file()]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise AnnotationError(
+            f"Case {case_id} is back more than once in {folder}: {names}; leave one of them"
+        )
+    return found[0] if found else None
 
 
 def write_worklist(
@@ -82,7 +93,7 @@ def answers(folder: Path, requests: Sequence[Request], find: Callable[[str], Pat
         find: the label map of a case, None where it is not back.
 
     Raises:
-        AnnotationError: for a `returns.csv` that cannot be read.
+        AnnotationError: for a `returns.csv` that cannot be read, and whatever `find` raises.
     """
     notes = read_returns(folder / RETURNS)
     returned, skipped = [], {}

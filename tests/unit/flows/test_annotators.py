@@ -151,6 +151,19 @@ class TestFolder:
         folder.send(work(self.REQUESTS, proposals))
         assert (folder.folder / "todo" / "scan_1.nii.gz").read_bytes() == b"an hour of work"
 
+    def test_a_case_that_is_back_twice_is_told_and_neither_is_read(
+        self, folder: Folder, proposals: dict[str, Path]
+    ) -> None:
+        folder.send(work(self.REQUESTS, proposals))
+        for suffix in (".nii.gz", ".seg.nrrd"):
+            (folder.folder / "done" / f"scan_1{suffix}").write_bytes(b"an hour of work")
+        told = (
+            r"^Case scan_1 is back more than once in .*done: scan_1\.nii\.gz and scan_1\.seg\.nrrd; leave one"
+        )
+        with pytest.raises(AnnotationError, match=told):
+            folder.collect(self.REQUESTS)
+        assert len(list((folder.folder / "done").iterdir())) == 2
+
     def test_a_file_that_was_handed_back_is_not_handed_out_again(
         self, folder: Folder, proposals: dict[str, Path]
     ) -> None:
