@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from cohort.budget import CURRENCIES, Budget, Cost
 from cohort.selection import STRATEGIES, Candidate, select
 from cohort.selection.guards import Guarded
+from cohort.slabs import Slab
 
 AMOUNTS = st.floats(0.5, 100.0)
 VOLUMES = st.sampled_from([0.0, 1.0, 20.0, 300.0])
@@ -38,6 +39,28 @@ def pools(draw: st.DrawFn) -> list[Candidate]:
     ]
 
 
+@st.composite
+def pools_of_slabs(draw: st.DrawFn) -> list[Candidate]:
+    """Few cases with several slabs each, which share the look of their case and pay for it once."""
+    places = st.tuples(st.integers(0, 4), st.integers(0, 5))
+    looks = draw(st.lists(FEATURES, min_size=5, max_size=5))
+    return [
+        Candidate(
+            case_id=f"c{n}",
+            patient_id=f"c{n}",
+            part=(slab := Slab(first=4 * turn, last=4 * turn + 3)).name,
+            slab=slab,
+            structures=("liver", "spleen"),
+            scores={"liver": draw(SCORES), "spleen": draw(SCORES)},
+            volumes_ml={"liver": draw(VOLUMES), "spleen": draw(VOLUMES)},
+            features=np.array(looks[n], dtype=np.float32),
+            cost=Cost(**{name: draw(AMOUNTS) for name in CURRENCIES}),
+            further=Cost(**dict.fromkeys(CURRENCIES, 0.25)),
+        )
+        for n, turn in draw(st.lists(places, unique=True, max_size=20))
+    ]
+
+
 @given(pools(), BUDGETS, NAMES, SEEDS)
 def test_a_selection_is_within_its_budget_and_takes_whatever_fits(
     pool: list[Candidate], budget: Budget, name: str, seed: int
@@ -53,7 +76,7 @@ def test_a_selection_is_within_its_budget_and_takes_whatever_fits(
         assert spent + cost[case_id] > budget.per_round * (1 - 1e-6)
 
 
-@given(pools(), BUDGETS, NAMES, SEEDS, st.randoms(use_true_random=False))
+@given(st.one_of(pools(), pools_of_slabs()), BUDGETS, NAMES, SEEDS, st.randoms(use_true_random=False))
 def test_a_selection_is_stable_under_the_order_of_its_input(
     pool: list[Candidate], budget: Budget, name: str, seed: int, random: object
 ) -> None:
