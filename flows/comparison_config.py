@@ -192,6 +192,9 @@ class Unit:
         """Whether the arm ranks by what only an annotation could know: an upper bound, no strategy."""
         if isinstance(self.config, SemiSupervisedConfig):
             return self.config.filter.reads_references
+        promoting = self.config.pseudo_labels
+        if promoting is not None and promoting.filter.reads_references:
+            return True
         name = self.config.estimator_name
         return name is not None and estimator_entry(name).reads_references
 

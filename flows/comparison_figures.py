@@ -24,7 +24,7 @@ _TRIALS = {
     "mae": "mean absolute error (0 is best)",
 }
 _UNITS = {
-    "minutes": "annotator's minutes",
+    "minutes": "annotation minutes",
     "slices": "annotated slices",
     "structures": "annotated structures",
 }

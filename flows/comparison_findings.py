@@ -43,8 +43,10 @@ class Findings:
     Args:
         runs: arm -> its finished runs.
         alike: the same on the seeds that every arm has; all runs where there is no such seed.
-        primary: the declared contrast, area and final DSC; empty where none was declared or no pair is there.
-        secondary: every other arm with the control, corrected after Holm for their number.
+        primary: the declared contrast, area and final DSC, corrected after Holm for the two; empty where none
+            was declared or no pair is there.
+        secondary: every other arm with the control, corrected after Holm.
+        family: how many of these were planned.
         summaries: currency -> each arm.
         savings: each arm in each currency.
         pairwise: a row for each ordered pair of arms: share of seeds won, mean difference of areas, n.
@@ -56,6 +58,7 @@ class Findings:
     alike: Mapping[str, ArmRuns]
     primary: tuple[Contrast, ...]
     secondary: tuple[Contrast, ...]
+    family: int
     summaries: Mapping[str, tuple[ArmSummary, ...]]
     savings: tuple[Saving, ...]
     pairwise: pd.DataFrame
@@ -73,18 +76,26 @@ def declared_runs(findings: Findings) -> dict[str, ArmRuns]:
 
 def find(config: ComparisonConfig, tables: Tables) -> Findings:
     """Compute everything that the finished units can say."""
-    runs = arm_runs(tables, config.arms)
+    runs, family = arm_runs(tables, config.arms), planned(config, len(MEASURES))
     return Findings(
         runs=runs,
         alike=_alike(runs),
-        primary=_primary(config, runs),
-        secondary=corrected(_with_control(config, runs, but_primary=True)),
+        primary=corrected(_primary(config, runs), len(MEASURES)),
+        secondary=corrected(_with_control(config, runs, but_primary=True), family),
+        family=family,
         summaries={currency: _summaries(runs, currency) for currency in SHOWN_CURRENCIES},
         savings=_savings(config, runs),
         pairwise=_pairwise(config, runs),
         overlap=_overlap(tables.selections, list(runs)),
         groups=_groups(config, runs),
     )
+
+
+def planned(config: ComparisonConfig, measures: int) -> int:
+    """How many secondary contrasts a comparison plans: of each arm with the control, in each measure."""
+    declared = {config.primary.arm, config.primary.against} if config.primary else set()
+    arms = [arm for arm in config.arms if arm != config.control and {arm, config.control} != declared]
+    return measures * len(arms)
 
 
 def contrast_table(findings: Findings) -> pd.DataFrame:

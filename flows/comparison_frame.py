@@ -13,8 +13,9 @@ from cohort.volume import write_bytes
 from flows import comparison_figures as figures
 from flows import comparison_notes as notes
 from flows.comparison_config import ComparisonConfig
+from flows.comparison_declaration import Declaration
 from flows.comparison_tables import Tables
-from flows.html_parts import ends, html_table, p_value, signed
+from flows.html_parts import ends, html_table, p_value, share, signed
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff;max-width:1120px;margin:2rem auto;
@@ -43,11 +44,13 @@ class Frame:
         config: of the comparison.
         tables: of its finished campaigns.
         about: what made it, in words.
+        declaration: what was declared, and when.
     """
 
     config: ComparisonConfig
     tables: Tables
     about: Mapping[str, str]
+    declaration: Declaration
 
     @property
     def reading(self) -> list[str]:
@@ -87,10 +90,11 @@ class Frame:
         if declared is None:
             return "<p class=note>No primary contrast was declared: all contrasts are secondary.</p>"
         seeds = ", ".join(map(str, self.config.primary_seeds))
+        when = "before any run" if not self.declaration.begun else f"on {self.declaration.at[:10]}"
         head = (
-            f"<h2>Declared before any run: {escape(declared.arm)} against {escape(declared.against)}</h2>"
-            f"<p class=note>On {len(self.config.primary_seeds)} seeds ({seeds}); {escape(measured)}. Not "
-            "corrected for other contrasts.</p>"
+            f"<h2>Declared {when}: {escape(declared.arm)} against {escape(declared.against)}</h2>"
+            f"<p class=note>On {len(self.config.primary_seeds)} seeds ({seeds}); {escape(measured)}. Holm's "
+            "correction is over these two measures, and not for other contrasts.</p>" + self._doubts()
         )
         if not found:
             return head + "<p class=warning>No pair of it is finished yet.</p>"
@@ -99,17 +103,36 @@ class Frame:
                 f"<p class=warning>Interim: {found[0].n} of its {len(self.config.primary_seeds)} pairs are "
                 "finished.</p>"
             )
-        return head + self.contrast_table(found, corrected=False, first=True) + few_pairs(found)
+        return head + self.contrast_table(found, corrected=True, first=True) + few_pairs(found)
 
-    def secondary(self, found: Sequence[Contrast]) -> str:
-        """Contrasts of the other arms with the control; nothing where there is none."""
+    def _doubts(self) -> str:
+        """What keeps a contrast from being one that was declared before any run."""
+        declaration = self.declaration
+        text = ""
+        if declaration.begun:
+            text += notes.DECLARED_LATE.format(at=declaration.at[:10], begun=declaration.begun)
+        if declaration.changed:
+            changes = "; ".join(
+                f"{key} {'were' if key == 'seeds' else 'was'} {was}, now {now}"
+                for key, (was, now) in declaration.changed.items()
+            )
+            text += notes.DECLARED_OTHERWISE.format(at=declaration.at[:10], changes=escape(changes))
+        return text
+
+    def secondary(self, found: Sequence[Contrast], family: int) -> str:
+        """Contrasts of the other arms with the control; nothing where there is none.
+
+        Args:
+            found: so far.
+            family: how many the configuration plans.
+        """
         if not found:
             return ""
         return (
             f"<h2>Secondary contrasts with {escape(self.config.control)}</h2>"
             + self.contrast_table(found, corrected=True)
-            + f"<p class=note>Holm's correction is over these {len(found)} contrasts.</p>"
-            + few_pairs(found)
+            + f"<p class=note>Holm's correction is over the {family} contrasts that were planned; "
+            f"{len(found)} of them are here.</p>" + few_pairs(found)
         )
 
     def contrast_table(self, found: Sequence[Contrast], *, corrected: bool, first: bool = False) -> str:
@@ -124,7 +147,7 @@ class Frame:
                 f"<b>{signed(each.difference)}</b>",
                 ends(each.lower, each.upper),
                 ends(each.t_lower, each.t_upper),
-                f"{each.won:.0%}",
+                share(each.won),
                 p_value(each.t_p),
                 p_value(each.rank_p),
                 *([p_value(each.holm_p)] if corrected else []),
@@ -145,9 +168,26 @@ class Frame:
                 for state, part in left.groupby("state", sort=False)
             )
             text += f"<p class=warning>{len(left)} are not in this report. {escape(states)}.</p>"
+        text += "".join(f"<p class=warning>{escape(warning)}</p>" for warning in self._unlike())
         if self.reading:
             text += notes.READS_REFERENCES.format(arms=escape(", ".join(self.reading)))
         return text
+
+    def _unlike(self) -> list[str]:
+        """What finished campaigns do not have in common although pairs should."""
+        units = self.tables.units
+        finished = units[units["state"] == "finished"]
+        short = finished[finished["rounds"] < finished["planned"]]
+        told = [
+            f"{row.campaign} ended after {row.rounds} of {row.planned} measurements ({row.ended}): contrasts "
+            "with its arm are taken over what both arms spent."
+            for row in short.itertuples()
+        ]
+        models = finished.groupby("seed")["round_zero_sha256"].nunique()
+        other = ", ".join(str(seed) for seed, number in models.items() if number > 1)
+        if other:
+            told.append(f"Round 0 is not the same model in all arms of seed {other}.")
+        return told
 
     def _about(self) -> str:
         rows = [[escape(name), escape(value)] for name, value in self.about.items()]

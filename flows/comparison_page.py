@@ -12,7 +12,7 @@ from flows import comparison_figures as figures
 from flows import comparison_notes as notes
 from flows.comparison_findings import SHOWN_CURRENCIES, Findings, GroupFindings, declared_runs
 from flows.comparison_frame import Frame, few_pairs
-from flows.html_parts import bracketed, deviation, html_table, image, number, signed
+from flows.html_parts import bracketed, deviation, html_table, image, number, share, signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +33,11 @@ class Page(Frame):
             [
                 self.primary(found.primary, measured),
                 notes.READING,
+                self._fallen_back(),
                 self._curves(),
                 self._arms(),
                 self._savings(),
-                self.secondary(found.secondary),
+                self.secondary(found.secondary, found.family),
                 self._pairwise(),
                 self._structures(),
                 self._trials(),
@@ -129,7 +130,7 @@ class Page(Frame):
         if table.empty:
             return ""
         cells = {
-            (str(row.arm), str(row.against)): f"<b>{float(str(row.won)):.0%}</b><br>"
+            (str(row.arm), str(row.against)): f"<b>{share(float(str(row.won)))}</b><br>"
             f"<small>{signed(float(str(row.difference)))}, n {row.n}</small>"
             for row in table.itertuples()
         }
@@ -181,17 +182,23 @@ class Page(Frame):
             "<h2>Estimators on trial</h2>"
             + image(figures.trial_curves(trials, self.look), "agreement of predicted and revealed quality")
             + html_table(heads, rows)
-            + notes.TRIALS.format(more=self._fallen_back())
+            + notes.TRIALS
         )
 
     def _fallen_back(self) -> str:
+        """Arms of which some rounds were chosen by another strategy."""
         chosen = self.tables.selections
-        fell = (
-            chosen[chosen["fell_back"].astype(bool)].groupby(["arm", "seed", "round"]) if len(chosen) else ()
-        )
-        if not len(fell):
+        if chosen.empty:
             return ""
-        return f" In {len(fell)} rounds an arm fell back to another strategy; see selections.csv."
+        rounds = chosen.drop_duplicates(["arm", "seed", "round"])
+        text = ""
+        for arm, own in rounds.groupby("arm", sort=False):
+            fell = own[own["fell_back"].astype(bool)]
+            if len(fell):
+                by = ", ".join(sorted(set(fell["strategy"])))
+                told = {"arm": escape(str(arm)), "fell": len(fell), "all": len(own), "by": escape(by)}
+                text += notes.FELL_BACK.format(**told)
+        return text
 
     def _overlap(self) -> str:
         table = self.findings.overlap
@@ -229,4 +236,4 @@ def _summary_heads(currency: str) -> list[str]:
 def _saving(found: Saving) -> str:
     shown = "not reached" if math.isinf(found.saved) else f"{found.saved:+.1f}"
     between = ["not reached" if math.isinf(end) else f"{end:+.1f}" for end in (found.lower, found.upper)]
-    return f"<b>{shown}</b><br><small>[{between[0]}, {between[1]}]<br>{found.reached:.0%} of draws</small>"
+    return f"<b>{shown}</b><br><small>[{between[0]}, {between[1]}]<br>{share(found.reached)} of draws</small>"

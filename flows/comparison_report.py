@@ -11,6 +11,7 @@ import yaml
 from cohort.volume import write_bytes
 from flows.campaign import open_campaign
 from flows.comparison_config import Comparison
+from flows.comparison_declaration import declare
 from flows.comparison_findings import Findings, contrast_table, find, saving_table, summary_table
 from flows.comparison_page import Page
 from flows.comparison_tables import Tables, read_tables, write_tables
@@ -33,16 +34,18 @@ def report(comparison: Comparison) -> Path:
         SentinelLoopError: for campaigns that are not paired, or a table of groups that cannot be read.
     """
     config = comparison.config
-    tables = read_tables(comparison.units)
+    tables, declaration = read_tables(comparison.units), declare(comparison)
     about = _about(comparison, tables)
     page: Page | StudentPage
     if config.semi_supervised is None:
         found = find(config, tables)
-        page = Page(config=config, tables=tables, findings=found, about=about)
+        page = Page(config=config, tables=tables, findings=found, about=about, declaration=declaration)
         computed, metrics = _computed_tables(found), _metrics(found)
     else:
         learned = find_students(config, tables)
-        page = StudentPage(config=config, tables=tables, findings=learned, about=about)
+        page = StudentPage(
+            config=config, tables=tables, findings=learned, about=about, declaration=declaration
+        )
         computed, metrics = student_tables(learned), student_metrics(learned)
     settings = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
     write_bytes(config.folder / CONFIG, settings.encode())

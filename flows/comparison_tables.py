@@ -30,7 +30,8 @@ class Tables:
     """The tables of a comparison; each begins with `arm` and `seed`.
 
     Args:
-        units: a row a unit: state, `reads_references`, what made it.
+        units: a row a unit: state, `reads_references`, rounds measured and planned, why it ended, hash of
+            round 0's checkpoint, what made it.
         rounds: a row a measured round: what was spent in every currency, DSC and NSD.
         results: a row a round, held-out case and structure: DSC and NSD.
         selections: a row a selected case: round and rank.
@@ -47,14 +48,18 @@ class Tables:
 
 
 def read_tables(units: Sequence[Unit]) -> Tables:
-    """Read every finished unit.
+    """Read every finished unit that was made with the configuration that it has now.
 
     Raises:
         CampaignError: for campaigns that are not paired: other data, held-out cases, structures, or another
             start.
     """
     found = {unit.name: _opened(unit) for unit in units}
-    finished = [(unit, each) for unit in units if (each := found[unit.name]) and each.event("finished")]
+    finished = [
+        (unit, each)
+        for unit in units
+        if (each := found[unit.name]) and each.event("finished") and not _is_made_otherwise(unit)
+    ]
     _check_paired(finished)
     return Tables(
         units=_table([_unit_row(unit, found[unit.name]) for unit in units]),
@@ -67,7 +72,7 @@ def read_tables(units: Sequence[Unit]) -> Tables:
 
 
 def arm_runs(tables: Tables, arms: Iterable[str], metric: Metric = "dsc") -> dict[str, ArmRuns]:
-    """The runs of each arm that has finished some, cut to the rounds that every run has.
+    """The runs of each arm that has finished some, cut to the rounds that every run of the arm has.
 
     Args:
         tables: of the comparison.
@@ -77,11 +82,10 @@ def arm_runs(tables: Tables, arms: Iterable[str], metric: Metric = "dsc") -> dic
     if tables.rounds.empty:
         return {}
     counts = tables.rounds.groupby(["arm", "seed"], sort=False)["round"].nunique()
-    number = int(counts.min())
     cases = tuple(dict.fromkeys(tables.results["case_id"]))
     structures = tuple(dict.fromkeys(tables.results["structure"]))
-    known = {arm for arm, _ in counts.index}
-    return {arm: _runs(tables, arm, metric, number, cases, structures) for arm in arms if arm in known}
+    number = {str(arm): int(found.min()) for arm, found in counts.groupby(level="arm")}
+    return {arm: _runs(tables, arm, metric, number[arm], cases, structures) for arm in arms if arm in number}
 
 
 def read_groups(path: Path, cases: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -126,6 +130,15 @@ def _opened(unit: Unit) -> Campaign | None:
     return campaigns.open_campaign(unit.folder)
 
 
+def _is_made_otherwise(unit: Unit) -> bool:
+    """Whether a unit's folder holds what another configuration made."""
+    try:
+        campaigns.check_config(unit.config)
+    except CampaignError:
+        return True
+    return False
+
+
 def _check_paired(finished: Sequence[tuple[Unit, Campaign]]) -> None:
     first: dict[tuple[str, int | None], tuple[str, Any]] = {}
     for unit, campaign in finished:
@@ -150,18 +163,29 @@ def _start(campaign: Campaign) -> Mapping[str, Any]:
 def _unit_row(unit: Unit, campaign: Campaign | None) -> dict[str, Any]:
     started = campaign is not None and campaign.event("start") is not None
     begun = _start(campaign) if campaign is not None and started else {}
+    results = campaign.events("result") if campaign is not None else []
+    ended = campaign.event("finished") if campaign is not None else None
     return {
         "arm": unit.arm,
         "seed": unit.seed,
         "campaign": unit.name,
-        "state": campaigns.state(campaign) if campaign is not None else "not started",
+        "state": _state(unit, campaign),
         "reads_references": unit.reads_references,
-        "rounds": len(campaign.events("result")) if campaign is not None else 0,
+        "rounds": len(results),
+        "planned": unit.rounds,
+        "ended": str(ended.payload.get("why", "")) if ended is not None else "",
+        "round_zero_sha256": str(results[0].payload.get("checkpoint_sha256", "")) if results else "",
         "dataset": begun.get("dataset", ""),
         "dataset_sha256": begun.get("dataset_sha256", ""),
         "config_sha256": begun.get("config_sha256", ""),
         "code_version": begun.get("code_version", ""),
     }
+
+
+def _state(unit: Unit, campaign: Campaign | None) -> str:
+    if campaign is None:
+        return "not started"
+    return "made with another configuration" if _is_made_otherwise(unit) else campaigns.state(campaign)
 
 
 def _gathered(

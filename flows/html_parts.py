@@ -26,12 +26,21 @@ def image(png: bytes, alt: str) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference of DSC.
+    """A difference of DSC, a dash for NaN.
 
     >>> signed(0.01234)
     '+0.0123'
     """
-    return f"{value:+.4f}"
+    return "-" if math.isnan(value) else f"{value:+.4f}"
+
+
+def share(value: float) -> str:
+    """A share in per cent, a dash for NaN.
+
+    >>> share(0.125)
+    '12%'
+    """
+    return "-" if math.isnan(value) else f"{value:.0%}"
 
 
 def number(value: float) -> str:

@@ -83,8 +83,11 @@ def launch_comparison(comparison: Comparison, units: Sequence[Unit], display: Di
         with FileLock(comparison.config.folder / ".data.lock"):
             _generate(units[0].config.data, root, display)
         from flows.comparison import Runner, comparison_flow
+        from flows.comparison_declaration import declare
         from flows.tracking import open_store
 
+        with FileLock(comparison.config.folder / ".data.lock"):
+            declare(comparison)
         open_store(root, comparison.config.name)
         runner = Runner(comparison=comparison, units=tuple(units), display=display)
         failed: dict[str, str] = comparison_flow.with_options(flow_run_name=comparison.config.name)(

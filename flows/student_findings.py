@@ -14,7 +14,7 @@ from cohort.comparison.contrasts import Contrast, Measure, contrast, corrected
 from cohort.comparison.runs import ArmRuns
 from cohort.comparison.summaries import band
 from flows.comparison_config import ComparisonConfig
-from flows.comparison_findings import contrast_row
+from flows.comparison_findings import contrast_row, planned
 from flows.comparison_tables import Metric, Tables, arm_runs
 
 LABELLED_ONLY = "labelled only"
@@ -55,16 +55,18 @@ class StudentFindings:
     Args:
         runs: arm -> DSC of its last generations; first "labelled only", the teachers of the control's seeds.
         primary: the declared contrast, DSC and NSD; empty where none was declared or no pair is there.
-        secondary: every other arm with the control, corrected after Holm for their number.
+        secondary: every other arm with the control, corrected after Holm.
+        family: how many of these were planned.
         gains: every arm with the teacher, DSC and NSD; not corrected.
         summaries: of each arm.
         shares_of_gain: arm -> its mean gain in DSC over the control's on the same seeds; empty where the
-            control gains nothing.
+            control's own gain is not above 0 with 95 % confidence over seeds.
     """
 
     runs: Mapping[str, ArmRuns]
     primary: tuple[Contrast, ...]
     secondary: tuple[Contrast, ...]
+    family: int
     gains: tuple[Contrast, ...]
     summaries: tuple[StudentSummary, ...]
     shares_of_gain: Mapping[str, float]
@@ -73,12 +75,13 @@ class StudentFindings:
 def find_students(config: ComparisonConfig, tables: Tables) -> StudentFindings:
     """Compute everything that the finished trainings can say."""
     runs = {measure: _last(config, tables, metric) for measure, metric in _METRICS.items()}
-    dsc = runs["final"]
+    dsc, family = runs["final"], planned(config, len(_METRICS))
     gains = tuple(_contrasts(runs, (arm for arm in dsc if arm != LABELLED_ONLY), LABELLED_ONLY))
     return StudentFindings(
         runs=dsc,
-        primary=_primary(config, runs),
-        secondary=corrected(tuple(_contrasts(runs, _others(config, dsc), config.control))),
+        primary=corrected(_primary(config, runs), len(_METRICS)),
+        secondary=corrected(tuple(_contrasts(runs, _others(config, dsc), config.control)), family),
+        family=family,
         gains=gains,
         summaries=tuple(_summary(each, runs["final_nsd"][arm]) for arm, each in dsc.items()),
         shares_of_gain=_shares(config, dsc),
@@ -188,6 +191,6 @@ def _shares(config: ComparisonConfig, runs: Mapping[str, ArmRuns]) -> dict[str, 
             continue
         own = contrast(each, teacher, measure="final", currency=_AXIS)
         of_control = contrast(control, teacher, measure="final", currency=_AXIS, among=each.seeds)
-        if own is not None and of_control is not None and of_control.difference > 0.0:
+        if own is not None and of_control is not None and of_control.t_lower > 0.0:
             found[arm] = own.difference / of_control.difference
     return found

@@ -41,7 +41,7 @@ class StudentPage(Frame):
                 notes.STUDENTS,
                 self._arms(),
                 self._gains(),
-                self.secondary(found.secondary),
+                self.secondary(found.secondary, found.family),
                 self._structures(),
                 self._filters(),
             ]
@@ -78,19 +78,19 @@ class StudentPage(Frame):
             f"<h2>What the pseudo-labels added: against {LABELLED_ONLY}</h2>"
             + image(picture, "gain of each arm over the teacher")
             + self.contrast_table(found, corrected=False)
+            + notes.GAINS
             + few_pairs(found)
         )
 
     def _structures(self) -> str:
         runs = self.findings.runs
         structures = next(iter(runs.values())).structures
+        means = {arm: each.per_structure()[:, -1].mean(axis=0) for arm, each in runs.items()}
         rows = [
-            [self.label(arm), *(number(value) for value in each.per_structure()[:, -1].mean(axis=0))]
-            for arm, each in runs.items()
+            [self.label(arm), str(len(runs[arm].seeds)), *map(number, found)] for arm, found in means.items()
         ]
-        return "<h2>DSC of each structure</h2>" + html_table(
-            ["arm", *(f"#{escape(name)}" for name in structures)], rows
-        )
+        heads = ["arm", "#seeds", *(f"#{escape(name)}" for name in structures)]
+        return "<h2>DSC of each structure</h2>" + html_table(heads, rows) + notes.STUDENT_STRUCTURES
 
     def _filters(self) -> str:
         table = self.tables.filters

@@ -9,14 +9,16 @@ import numpy as np
 
 from cohort.comparison import paired
 from cohort.comparison.bootstrap import Resample, interval, resample
-from cohort.comparison.curves import area_weights, common_range
+from cohort.comparison.curves import area_weights, common_range, height_weights
 from cohort.comparison.runs import ArmRuns, Values, weighted_curves
 from cohort.groups import holm
 
 Measure = Literal["area", "final", "final_nsd"]
 
+_UNKNOWN = (math.nan, math.nan)
+
 MEASURES: tuple[Measure, ...] = ("area", "final")
-"""Of a campaign: the area under the budget curve, and the DSC of the last round."""
+"""Of a campaign: the area under the budget curve, and the DSC where it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +33,14 @@ class Contrast:
         seeds: (n,) that both arms were run with.
         differences: (n,) arm minus other arm, in DSC (or NSD).
         difference: their mean.
-        lower: of the bootstrap over seeds and held-out cases, 95 %.
+        lower: of the bootstrap over seeds and held-out cases, 95 %; NaN for one seed, from which no other
+            seeds can be drawn.
         upper: likewise.
         t_lower: of Student's interval over seeds, 95 %; NaN for one seed.
         t_upper: likewise.
         t_p: of the paired t-test, two-sided.
         rank_p: of the signed-rank test, two-sided.
-        holm_p: `t_p` corrected for the number of secondary contrasts; NaN for one that needs no correction.
+        holm_p: `t_p` corrected for the number of contrasts in its family; NaN where that was not asked for.
     """
 
     arm: str
@@ -62,7 +65,7 @@ class Contrast:
 
     @property
     def won(self) -> float:
-        """Share of the seeds in which the arm is the better one; a tie is half."""
+        """Share of the seeds in which the arm is the better one; a tie is half, NaN if one is unknown."""
         return float(np.mean([0.5 * (1.0 + np.sign(difference)) for difference in self.differences]))
 
     @property
@@ -89,8 +92,9 @@ def contrast(
 ) -> Contrast | None:
     """Compare two arms on the seeds that both have.
 
-    The areas of a pair are taken over the stretch of the cost axis that both of its runs cover, so what other
-    arms there are does not matter.
+    The areas of a pair are taken over the stretch of the cost axis that both of its runs cover, and the final
+    values where it ends: after equal cost, also where one arm spent more a round or had more rounds. What
+    other arms there are does not matter.
 
     Args:
         arm: the first.
@@ -110,7 +114,7 @@ def contrast(
     weights = _weights(first, second, measure, currency)
     differences = _difference(weights, first.curves(), second.curves())
     drawn = resample(len(seeds), len(first.cases), seed=seed)
-    lower, upper = interval(_drawn_differences(weights, first, second, drawn))
+    lower, upper = interval(_drawn_differences(weights, first, second, drawn)) if len(seeds) > 1 else _UNKNOWN
     t_lower, t_upper = paired.t_interval(differences.tolist())
     return Contrast(
         arm=arm.arm,
@@ -129,28 +133,30 @@ def contrast(
     )
 
 
-def corrected(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
-    """The same contrasts with p of the t-test corrected after Holm for their number."""
-    adjusted = holm([found.t_p for found in contrasts])
-    return tuple(replace(found, holm_p=p) for found, p in zip(contrasts, adjusted, strict=True))
+def corrected(contrasts: Sequence[Contrast], family: int) -> tuple[Contrast, ...]:
+    """The same contrasts with p of the t-test corrected after Holm.
+
+    Args:
+        contrasts: those that can be computed so far.
+        family: how many were planned; those that are missing, or have no p yet, count as if they had p = 1.
+    """
+    known = [found.t_p for found in contrasts if not math.isnan(found.t_p)]
+    adjusted = iter(holm([*known, *[1.0] * (family - len(known))]))
+    return tuple(
+        found if math.isnan(found.t_p) else replace(found, holm_p=next(adjusted)) for found in contrasts
+    )
 
 
 def _weights(first: ArmRuns, second: ArmRuns, measure: Measure, currency: str) -> tuple[Values, Values]:
     """(S, R) of each arm: weights of the rounds in the measure."""
-    if measure != "area":
-        return _last(first), _last(second)
     found: tuple[list[Values], list[Values]] = ([], [])
-    for one, other in zip(first.spent[currency], second.spent[currency], strict=True):
-        lower, upper = common_range([one, other])
-        found[0].append(area_weights(one, lower, upper))
-        found[1].append(area_weights(other, lower, upper))
+    for both in zip(first.spent[currency], second.spent[currency], strict=True):
+        lower, upper = common_range(both)
+        for spent, weights in zip(both, found, strict=True):
+            weights.append(
+                area_weights(spent, lower, upper) if measure == "area" else height_weights(spent, upper)
+            )
     return np.stack(found[0]), np.stack(found[1])
-
-
-def _last(runs: ArmRuns) -> Values:
-    weights = np.zeros((len(runs.seeds), runs.rounds))
-    weights[:, -1] = 1.0
-    return weights
 
 
 def _difference(weights: tuple[Values, Values], first: Values, second: Values) -> Values:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,16 +47,32 @@ def area_weights(spent: Values, lower: float, upper: float) -> Values:
             f"The range {lower:g} to {upper:g} is not within what was spent, {spent[0]:g} to {spent[-1]:g}"
         )
     if upper == lower:
-        (height,) = _heights(spent, np.array([lower]))
-        return np.asarray(height)
-    inner = spent[(spent > lower) & (spent < upper)]
-    knots = np.unique(np.concatenate([[lower], inner, [upper]]))
-    widths = np.diff(knots)
-    shares = np.zeros(len(knots))
-    shares[:-1] += widths / 2.0
-    shares[1:] += widths / 2.0
-    weights: Values = (shares / (upper - lower)) @ _heights(spent, knots)
-    return weights
+        return height_weights(spent, lower)
+    weights: Values = np.zeros(len(spent))
+    for place, (begin, end) in enumerate(pairwise(spent.tolist())):
+        first, last = max(begin, lower), min(end, upper)
+        if first >= last:
+            continue
+        share = ((first + last) / 2.0 - begin) / (end - begin)  # of the later round in the mean height
+        weights[place] += (last - first) * (1.0 - share)
+        weights[place + 1] += (last - first) * share
+    return weights / (upper - lower)
+
+
+def height_weights(spent: Values, place: float) -> Values:
+    """Weights of the rounds in the curve's height at one place of the axis.
+
+    Args:
+        spent: (R,) until each round, growing; of rounds that spent the same the last one counts.
+        place: from `spent[0]` to `spent[-1]`.
+
+    Returns:
+        (R,) that add up to 1.
+
+    >>> height_weights(np.array([4.0, 8.0, 12.0]), 9.0).tolist()
+    [0.0, 0.75, 0.25]
+    """
+    return np.array([float(np.interp(place, spent, row)) for row in np.eye(len(spent))])
 
 
 def spent_to_reach(spent: Values, dsc: Values, target: float) -> float:
@@ -98,9 +115,3 @@ def saved(spent: Values, dsc: Values, control_spent: Values, control_dsc: Values
     """
     target = float(control_dsc[-1])
     return spent_to_reach(control_spent, control_dsc, target) - spent_to_reach(spent, dsc, target)
-
-
-def _heights(spent: Values, places: Values) -> Values:
-    """(P, R) weights of the rounds in the curve's height at each place."""
-    unit = np.eye(len(spent))
-    return np.stack([np.interp(places, spent, row) for row in unit], axis=1)

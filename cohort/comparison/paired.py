@@ -53,7 +53,7 @@ def signed_rank_p(differences: Sequence[float], seed: int = 0) -> float:
         seed: of the draws.
 
     Returns:
-        NaN for no difference at all; 1 where all are 0. The smallest value is 2 / 2^n.
+        NaN for no difference at all, or where one is NaN; 1 where all are 0. The smallest value is 2 / 2^n.
 
     Source: Wilcoxon, "Individual comparisons by ranking methods", 1945.
 
@@ -61,7 +61,7 @@ def signed_rank_p(differences: Sequence[float], seed: int = 0) -> float:
     0.125
     """
     values = np.asarray(differences, dtype=np.float64)
-    if not len(values):
+    if not len(values) or bool(np.isnan(values).any()):
         return math.nan
     values = values[values != 0.0]
     if not len(values):

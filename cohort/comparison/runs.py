@@ -92,7 +92,9 @@ def weighted_curves(dsc: Values, counts: Values) -> Values:
         counts: (D, N) how often each case counts.
 
     Returns:
-        (D, S, R); a structure without any counted case is left out of the mean, NaN where none is left.
+        (D, S, R); a structure that no case measures is left out of the mean, NaN where none is left. NaN too
+        where a structure is measured, but in no case that counts: a mean over the others would be another
+        quantity.
     """
     seeds, rounds, cases, structures = dsc.shape
     flat = np.moveaxis(dsc, 2, 0).reshape(cases, -1)
@@ -101,8 +103,8 @@ def weighted_curves(dsc: Values, counts: Values) -> Values:
     counted = counts @ known.astype(np.float64)
     mean = np.where(counted > 0.0, total / np.maximum(counted, 1.0), np.nan)
     per_structure = mean.reshape(len(counts), seeds, rounds, structures)
-    left = ~np.isnan(per_structure)
-    number = left.sum(axis=3)
-    summed = np.where(left, per_structure, 0.0).sum(axis=3)
+    measured = known.any(axis=0).reshape(seeds, rounds, structures)
+    number = measured.sum(axis=2)
+    summed = np.where(measured, per_structure, 0.0).sum(axis=3)
     found: Values = np.where(number > 0, summed / np.maximum(number, 1), np.nan)
     return found

@@ -102,20 +102,21 @@ def band(runs: ArmRuns, currency: str, *, seed: int = 0) -> Band:
 def difference_band(runs: ArmRuns, control: ArmRuns, currency: str, *, seed: int = 0) -> Band | None:
     """The mean difference of two arms' DSC round by round, on the seeds that both have; None without any.
 
-    Both arms get the same draws, so what is hard about a seed or a case does not widen the band. What was
-    spent is that of the first arm.
+    Both arms get the same draws, so what is hard about a seed or a case does not widen the band; for one seed
+    there is none. What was spent is that of the first arm. Where one arm has more rounds, they are left out.
     """
     seeds = shared_seeds(runs, control)
     if not seeds:
         return None
     first, second = runs.of_seeds(seeds), control.of_seeds(seeds)
     drawn = resample(len(seeds), len(first.cases), seed=seed)
-    sampled = [weighted_curves(each.dsc, drawn.cases) for each in (first, second)]
-    curves = drawn.over_seeds(sampled[0] - sampled[1])
-    ends = [interval(curves[:, number]) for number in range(first.rounds)]
+    rounds = min(first.rounds, second.rounds)
+    sampled = [weighted_curves(each.dsc[:, :rounds], drawn.cases) for each in (first, second)]
+    curves = drawn.over_seeds(sampled[0] - sampled[1]) if len(seeds) > 1 else np.full((1, rounds), np.nan)
+    ends = [interval(curves[:, number]) for number in range(rounds)]
     return Band(
-        spent=_floats(first.spent[currency].mean(axis=0)),
-        dsc=_floats((first.curves() - second.curves()).mean(axis=0)),
+        spent=_floats(first.spent[currency].mean(axis=0)[:rounds]),
+        dsc=_floats((first.curves()[:, :rounds] - second.curves()[:, :rounds]).mean(axis=0)),
         lower=tuple(lower for lower, _ in ends),
         upper=tuple(upper for _, upper in ends),
     )
@@ -202,7 +203,7 @@ def saving(runs: ArmRuns, control: ArmRuns, currency: str, *, seed: int = 0) -> 
         saved=saved(means[0], means[1], means[2], means[3]),
         lower=lower,
         upper=upper,
-        reached=float(np.isfinite(found).mean()),
+        reached=float(np.isfinite(found[~np.isnan(found)]).mean()),
         seeds_reached=int(np.isfinite(each).sum()),
     )
 

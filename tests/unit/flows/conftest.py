@@ -120,7 +120,15 @@ def measured_dsc(arm: str, seed: int, number: int, place: int) -> float:
     return 0.6 + 0.02 * seed + gain * number + 0.05 * place
 
 
-def write_measured(unit: Unit, changes: Mapping[str, object] | None = None, *, finished: bool = True) -> None:
+def write_measured(
+    unit: Unit,
+    changes: Mapping[str, object] | None = None,
+    *,
+    finished: bool = True,
+    rounds: int = 3,
+    model: str = "same",
+    fallback: str = "",
+) -> None:
     """Write ledger and tables of a unit of three rounds, which starts with two cases and takes two more."""
     unit.folder.mkdir(parents=True)
     (unit.folder / "config.yaml").write_text(yaml.safe_dump(as_dict(unit.config)))
@@ -136,7 +144,7 @@ def write_measured(unit: Unit, changes: Mapping[str, object] | None = None, *, f
         "pool": [f"p{number}" for number in range(9)],
     }
     ledger.append("start", at=at, **{**start, **(changes or {})})
-    for number in range(3):
+    for number in range(rounds):
         rows = [
             {"case_id": case_id, "structure": name, "dsc": value - below, "nsd": 0.5}
             for place, case_id in enumerate(HELD_OUT)
@@ -149,12 +157,20 @@ def write_measured(unit: Unit, changes: Mapping[str, object] | None = None, *, f
         spent = {currency: (2.0 + 2.0 * number) * (1 + place) for place, currency in enumerate(CURRENCIES)}
         mean = measured_dsc(unit.arm, unit.seed, number, 1) - 0.05
         ledger.append(
-            "result", at=at, round=number, labelled_cases=2 + 2 * number, budget=spent, dsc=mean, nsd=0.5
+            "result",
+            at=at,
+            round=number,
+            labelled_cases=2 + 2 * number,
+            budget=spent,
+            dsc=mean,
+            nsd=0.5,
+            checkpoint_sha256=f"{model}-{number}",
         )
-        if number < 2:
+        if number < rounds - 1:
             chosen = [f"p{2 * number}", f"p{2 * number + (1 if unit.arm == 'random' else 5)}"]
             strategy = as_dict(unit.config)["strategy"]
-            ledger.append("selection", at=at, round=number, strategy=strategy, selected=chosen)
+            made = {"strategy": strategy, "used_strategy": fallback or strategy, "selected": chosen}
+            ledger.append("selection", at=at, round=number, **made)
             agreed = {"pearson": 0.4, "spearman": 0.5, "mae": None, "bias": None, "n": 4, "missing": 0}
             ledger.append("trial", at=at, round=number, estimator={} if unit.arm == "random" else agreed)
     if finished:

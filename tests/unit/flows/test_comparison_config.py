@@ -193,3 +193,14 @@ class TestRefusals:
     def test_a_mistake_in_one_arm_names_the_arm(self, write: WriteComparison) -> None:
         with pytest.raises(ConfigError, match=r"arms.entropy: .*\n.*strategy: .*Unknown strategy 'entropi'"):
             load_comparison(write(arms=arms(entropy={"set": {"strategy": "entropi"}})))
+
+
+def test_an_arm_whose_pseudo_labels_read_references_is_an_upper_bound(
+    make_comparison: Callable[..., Comparison],
+) -> None:
+    promoting = {"strategy": "random", "pseudo_labels": {"filter": {"estimator": "oracle"}}}
+    comparison = make_comparison(
+        primary=None, arms={"random": {"set": {"strategy": "random"}}, "promoting": {"set": promoting}}
+    )
+    reading = {unit.arm: unit.reads_references for unit in comparison.units}
+    assert reading == {"random": False, "promoting": True}

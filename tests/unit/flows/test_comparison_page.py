@@ -4,13 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from flows import campaign as campaigns
 from flows.comparison_config import Comparison
+from flows.comparison_declaration import declare
 from flows.comparison_findings import find
 from flows.comparison_page import Page
 from flows.comparison_tables import read_tables
 
 Make = Callable[..., Comparison]
 Write = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def new_year(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaigns, "now", lambda: "2026-01-01T00:00:00.000+00:00")
 
 
 @pytest.fixture
@@ -20,7 +27,13 @@ def written(tmp_path: Path) -> Callable[[Comparison], str]:
     def write(comparison: Comparison) -> str:
         tables = read_tables(comparison.units)
         findings = find(comparison.config, tables)
-        page = Page(config=comparison.config, tables=tables, findings=findings, about={"data": "Tiny <&>"})
+        page = Page(
+            config=comparison.config,
+            tables=tables,
+            findings=findings,
+            about={"data": "Tiny <&>"},
+            declaration=declare(comparison),
+        )
         page.write(tmp_path / "report.html")
         return (tmp_path / "report.html").read_text()
 
@@ -37,7 +50,7 @@ def test_the_declared_contrast_comes_first(
 ) -> None:
     heads = re.findall(r"<h2>(.*?)</h2>", written(measured))
     assert heads == [
-        "Declared before any run: quality against random",
+        "Declared on 2026-01-01: quality against random",
         "Learning curves over what was spent",
         "Arms",
         "Saved on the way to the final DSC of random",
@@ -67,6 +80,54 @@ def test_numbers_and_their_limits_are_told(
     assert "With fewer than 6 pairs (here 2) a rank test cannot come below p = 0.5" in text
     assert "oracle-worst: reads references that only annotation could reveal" in text
     assert "quality 2 +2.7" in text
+
+
+def test_what_was_declared_before_any_run_says_so(
+    make_comparison: Make, write_measured: Write, written: Callable[[Comparison], str]
+) -> None:
+    comparison = make_comparison()
+    declare(comparison)
+    for unit in comparison.units:
+        write_measured(unit)
+    assert "Declared before any run: quality against random" in text_of(written(comparison))
+    more = make_comparison(seeds=[0, 1, 2])
+    text = text_of(written(more))
+    assert "This is not what was declared on 2026-01-01: seeds were [0, 1], now [0, 1, 2]." in text
+
+
+def test_a_declaration_that_came_late_says_so(
+    measured: Comparison, written: Callable[[Comparison], str]
+) -> None:
+    text = text_of(written(measured))
+    assert "The declaration was first written down on 2026-01-01, when 6 of the campaigns had begun." in text
+
+
+def test_campaigns_that_are_unlike_are_told(
+    make_comparison: Make, write_measured: Write, written: Callable[[Comparison], str]
+) -> None:
+    """One ended early; one has another round 0; one is of another configuration."""
+    comparison = make_comparison()
+    for unit in comparison.units:
+        early, other = unit.name == "oracle-worst-seed0", unit.name == "quality-seed1"
+        write_measured(unit, rounds=2 if early else 3, model="other" if other else "same")
+    config = next(u for u in comparison.units if u.name == "oracle-worst-seed1").folder / "config.yaml"
+    config.write_text(config.read_text().replace("rounds: 3", "rounds: 4"))
+    text = text_of(written(comparison))
+    assert "oracle-worst-seed0 ended after 2 of 3 measurements (all rounds are done)" in text
+    assert "Round 0 is not the same model in all arms of seed 1." in text
+    assert "Made with another configuration: oracle-worst: seeds 1." in text
+    assert "quality area under curve 2 +0.0200" in text, "the others are not cut"
+
+
+def test_rounds_that_a_fallback_chose_are_told(
+    make_comparison: Make, write_measured: Write, written: Callable[[Comparison], str]
+) -> None:
+    comparison = make_comparison()
+    for unit in comparison.units:
+        write_measured(unit, fallback="stratified" if unit.name == "quality-seed0" else "")
+    text = text_of(written(comparison))
+    assert "quality: 2 of 4 selections were made by stratified, because" in text
+    assert "random: 2 of 4" not in text
 
 
 def test_an_unfinished_comparison_says_so(

@@ -68,12 +68,56 @@ def test_only_shared_seeds_are_compared(make_runs: Make) -> None:
     assert contrast(quality, random, measure="final", currency="cases", among=[5]) is None
 
 
-def test_correction_is_over_all_that_are_given(make_runs: Make) -> None:
+def test_correction_is_over_all_that_were_planned(make_runs: Make) -> None:
+    """One of three arms has a single seed, which has no p; it counts too, and so does a missing arm."""
     random = make_runs("random", CONTROL)
     found = [
         contrast(make_runs(name, curves), random, measure="final", currency="cases")
-        for name, curves in (("quality", BETTER), ("entropy", [[0.5, 0.6, 0.9]] * 3))
+        for name, curves in (
+            ("quality", BETTER),
+            ("entropy", [[0.5, 0.6, 0.9], [0.4, 0.6, 0.9], [0.5, 0.6, 0.91]]),
+            ("core_set", [[0.5, 0.6, 0.8]]),
+        )
     ]
-    both = corrected([each for each in found if each is not None])
-    assert [each.holm_p for each in both] == holm([each.t_p for each in both])
-    assert both[0].holm_p >= both[0].t_p
+    three = corrected([each for each in found if each is not None], 4)
+    p = [each.t_p for each in three]
+    assert math.isnan(p[2])
+    assert math.isnan(three[2].holm_p)
+    assert [each.holm_p for each in three[:2]] == holm([p[0], p[1], 1.0, 1.0])[:2]
+    assert three[1].holm_p == pytest.approx(4.0 * p[1])
+
+
+def test_the_end_is_after_equal_cost(make_runs: Make) -> None:
+    """The arm spends twice as much a round; at 12, between its second and third round, it has 0.6."""
+    dear = make_runs("slow", [[0.4, 0.5, 0.7]], spent=(4.0, 8.0, 16.0))
+    found = contrast(dear, make_runs("random", [[0.4, 0.5, 0.58]]), measure="final", currency="cases")
+    assert found is not None
+    assert found.differences == pytest.approx([0.02])
+
+
+def test_an_arm_may_have_fewer_rounds(make_runs: Make) -> None:
+    short = make_runs("short", [[0.4, 0.6]] * 2, spent=(4.0, 8.0))
+    long = make_runs("random", [[0.4, 0.5, 0.9]] * 2)
+    for measure, expected in (("final", 0.1), ("area", 0.05)):
+        found = contrast(short, long, measure=measure, currency="cases")
+        assert found is not None
+        assert found.difference == pytest.approx(expected)
+
+
+def test_one_seed_has_no_interval(make_runs: Make) -> None:
+    found = contrast(
+        make_runs("quality", BETTER[:1], scatter=0.1),
+        make_runs("random", CONTROL[:1]),
+        measure="final",
+        currency="cases",
+    )
+    assert found is not None
+    assert found.difference == pytest.approx(0.05)
+    assert all(math.isnan(end) for end in (found.lower, found.upper, found.t_lower, found.t_upper))
+
+
+def test_what_nobody_measured_is_not_significant(make_runs: Make) -> None:
+    nothing = make_runs("quality", [[math.nan] * 3] * 4)
+    found = contrast(nothing, make_runs("random", [[0.5] * 3] * 4), measure="final", currency="cases")
+    assert found is not None
+    assert all(math.isnan(p) for p in (found.difference, found.won, found.t_p, found.rank_p))

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from cohort.comparison.curves import area_weights, common_range, saved, spent_to_reach
+from cohort.comparison.curves import area_weights, common_range, height_weights, saved, spent_to_reach
 from cohort.errors import ConfigError
 
 SPENT = np.array([4.0, 8.0, 16.0])
@@ -68,3 +68,10 @@ class TestSaving:
 
     def test_never_reached_is_minus_infinity(self) -> None:
         assert saved(SPENT, np.array([0.5, 0.6, 0.65]), SPENT, DSC) == -math.inf
+
+
+def test_a_round_that_cost_nothing_is_a_step() -> None:
+    """Before the step the curve rises to the earlier of the two rounds, behind it it begins at the later."""
+    np.testing.assert_allclose(area_weights(np.array([4.0, 8.0, 8.0, 12.0]), 4.0, 12.0), [0.25] * 4)
+    np.testing.assert_allclose(area_weights(np.array([4.0, 8.0, 8.0]), 4.0, 8.0), [0.5, 0.5, 0.0])
+    np.testing.assert_allclose(height_weights(np.array([4.0, 8.0, 8.0]), 8.0), [0.0, 0.0, 1.0])

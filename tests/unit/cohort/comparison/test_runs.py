@@ -31,9 +31,14 @@ def test_a_curve_is_the_mean_over_structures_of_means_over_cases(runs: ArmRuns) 
 
 
 def test_cases_count_as_often_as_they_are_drawn(runs: ArmRuns) -> None:
-    """Case a twice and c once: liver (0.8 + 0.8 + 0.4) / 3, spleen 0.2; c alone: liver 0.4 and no spleen."""
+    """Case a twice and c once: liver (0.8 + 0.8 + 0.4) / 3, spleen 0.2; c alone measures no spleen at all."""
     found = weighted_curves(runs.dsc, np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]]))
-    np.testing.assert_allclose(found[:, 0, 0], [(2.0 / 3.0 + 0.2) / 2.0, 0.4])
+    np.testing.assert_allclose(found[:, 0, 0], [(2.0 / 3.0 + 0.2) / 2.0, np.nan])
+
+
+def test_a_structure_that_no_case_measures_is_left_out(runs: ArmRuns) -> None:
+    alone = runs.of_cases({"c"})
+    np.testing.assert_allclose(alone.curves(), [[0.4, 0.6]])
 
 
 def test_some_cases_and_some_seeds(runs: ArmRuns) -> None:
