@@ -381,7 +381,7 @@ class Loop:
         asked = {request.case_id: request.slabs for request in requests}
         scores = scores_within(scores, asked)
         intake = self._intake(self.config.unit)
-        annotator = make_annotator(self.config, self.campaign, self.cohort, stages.number)
+        annotator = make_annotator(self.config, self.campaign, self.cohort, stages.number, asked)
         waiting = intake.open(stages.number, requests)
         annotator.send(
             work_items(waiting, masks, scores, self.cohort.dataset, annotator, self.config.strategy)

@@ -1,7 +1,7 @@
 """Handing out annotation: who annotates, what they are shown, and what a campaign then waits for."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cohort.annotation import Request
@@ -22,7 +22,7 @@ ANNOTATION = "annotation"
 
 
 def make_annotator(
-    config: ActiveLearningConfig, campaign: Campaign, cohort: Cohort, number: int
+    config: ActiveLearningConfig, campaign: Campaign, cohort: Cohort, number: int, asked: Iterable[str]
 ) -> Annotator:
     """The annotator of a round.
 
@@ -31,15 +31,17 @@ def make_annotator(
         campaign: whose folder holds the work.
         cohort: of the campaign.
         number: of the round.
+        asked: ids of the cases that the round asks for.
     """
     by_id, structures = cohort.dataset.by_id, cohort.dataset.structures
+    cases = tuple(asked)
     images = {case_id: case.image for case_id, case in by_id.items()}
     folder = campaign.folder / ANNOTATION / f"round_{number:03d}"
     if config.annotator.kind == "folder":
         suffix = f".{config.annotator.format}"
-        return Folder(folder=folder, images=images, structures=structures, suffix=suffix)
+        return Folder(folder=folder, images=images, structures=structures, asked=cases, suffix=suffix)
     if config.annotator.kind == "monailabel":
-        return MonaiLabel(folder=folder, images=images, structures=structures)
+        return MonaiLabel(folder=folder, images=images, structures=structures, asked=cases)
     noise = AnnotatorNoise(**config.annotator.noise.model_dump())
     if noise.exact:
         return Oracle(by_id=by_id)
@@ -87,12 +89,25 @@ def note_waiting(campaign: Campaign, number: int, annotator: Annotator, taken: T
     if not taken.open:
         return ""
     waits_for = annotator.waits_for(taken.open)
-    if taken.refused:
-        waits_for += "; put aside, to be corrected: " + " / ".join(taken.refused.values())
+    if taken.unsettled:
+        waits_for += "; left where it is: " + " / ".join(taken.unsettled.values())
+    refused = _refused(campaign, number, {request.case_id for request in taken.open})
+    if refused:
+        waits_for += "; put aside, to be corrected: " + " / ".join(refused)
     last = campaign.ledger.entries()[-1]
     if last.event != "awaiting" or last.payload["waits_for"] != waits_for:
         campaign.append("awaiting", round=number, waits_for=waits_for)
     return waits_for
+
+
+def _refused(campaign: Campaign, number: int, cases: Collection[str]) -> list[str]:
+    """Why the last file of each of some cases was refused in a round, and where it lies now."""
+    last = {str(entry.payload["case_id"]): entry.payload for entry in campaign.events("refused", number)}
+    return [
+        str(found["reason"]) + (f" (it lies in {found['path']})" if found["path"] else "")
+        for case_id, found in sorted(last.items())
+        if case_id in cases
+    ]
 
 
 def _why(request: Request, scores: Mapping[str, QualityScore], strategy: str) -> str:

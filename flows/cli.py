@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from cohort.errors import CampaignError, SentinelLoopError
+from cohort.errors import AnnotationError, BusyError, CampaignError, SentinelLoopError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -104,16 +104,14 @@ def ingest(
     ] = False,
 ) -> None:
     """Take in the annotations that people have put back, all or a part of them."""
-    from flows.launch import campaign_config, launch, launch_ingest
+    from flows.launch import campaign_config, launch
     from flows.progress import Display
 
     opened = _open(campaign, campaigns_root)
-    found = launch_ingest(opened)
-    _show_taken(found)
+    found = _look(opened, watch)
     while watch and found is not None and found.waits_for:
         time.sleep(watch)
-        found = launch_ingest(opened)
-        _show_taken(found)
+        found = _look(opened, watch)
     if found is None:
         _out.print(f"{opened.name} does not wait for annotation", highlight=False)
     elif found.waits_for:
@@ -125,6 +123,23 @@ def ingest(
         _out.print(f"All is back: sentinel-loop resume {opened.name}", highlight=False, soft_wrap=True)
 
 
+def _look(campaign, watch: float):  # type: ignore[no-untyped-def]
+    """One look at what is back; a watch does not end because a table is half typed or a campaign is busy."""
+    from flows.launch import launch_ingest
+
+    while True:
+        try:
+            found = launch_ingest(campaign)
+        except (AnnotationError, BusyError) as error:
+            if not watch:
+                raise
+            _out.print(f"[red]not yet[/red]  {_escaped(str(error))}", highlight=False, soft_wrap=True)
+            time.sleep(watch)
+            continue
+        _show_taken(found)
+        return found
+
+
 def _show_taken(found) -> None:  # type: ignore[no-untyped-def]
     """What was let in, skipped and refused in one look."""
     if found is None:
@@ -133,6 +148,7 @@ def _show_taken(found) -> None:  # type: ignore[no-untyped-def]
         *(f"[green]let in[/green]   {case_id}" for case_id in found.taken.let_in),
         *(f"[yellow]skipped[/yellow]  {name}: {_escaped(why)}" for name, why in found.taken.skipped.items()),
         *(f"[red]refused[/red]  {_escaped(why)}" for why in found.taken.refused.values()),
+        *(f"[yellow]left[/yellow]     {_escaped(why)}" for why in found.taken.unsettled.values()),
     ]
     for line in lines:
         _out.print(line, highlight=False, soft_wrap=True)

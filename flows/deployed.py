@@ -13,7 +13,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.settings import get_current_settings
 
-from cohort.errors import AnnotationError, ConfigError
+from cohort.errors import AnnotationError, BusyError, ConfigError
 from flows.config import ActiveLearningConfig, load_config
 from flows.launch import launch
 from flows.progress import Display
@@ -51,7 +51,7 @@ def campaign(config: str, settings: list[str] | None = None) -> str:
             description=f"**{loaded.name}** waits for {waits_for}\n\nResume when it is back, all or a part."
         )
         # of a look that an earlier process of this run had, the answer comes at once
-        answer = suspend_flow_run(wait_for_input=form, key=f"look-{look}")
+        answer = suspend_flow_run(wait_for_input=form, key=f"look-{look}", timeout=None)
         if not answer.look_again:
             break
     return state
@@ -85,5 +85,7 @@ def _go_on(config: ActiveLearningConfig) -> tuple[str, str]:
         opened = launch(config, Display(quiet=True))
     except AnnotationError as error:
         return "awaiting annotation", f"corrected annotations: {error}"
+    except BusyError as error:
+        return "running", f"another process to end: {error}"
     found = status(opened)
     return str(found["state"]), str(found["waits_for"] or "")

@@ -33,7 +33,7 @@ def ingest(campaign: Campaign, config: ActiveLearningConfig) -> Ingested | None:
         None where no round waits for annotation.
 
     Raises:
-        CampaignError: for a campaign whose ledger has no start.
+        CampaignError: for a campaign whose ledger has no start, or whose proposals are gone.
         AnnotationError: where what people wrote beside their work cannot be read.
     """
     if campaign.event("start") is None:
@@ -44,12 +44,18 @@ def ingest(campaign: Campaign, config: ActiveLearningConfig) -> Ingested | None:
     selection = selections[-1]
     number = int(selection["round"])
     cohort = data.load_cohort(config)
-    annotator = make_annotator(config, campaign, cohort, number)
     intake = Intake(
         campaign=campaign, dataset=cohort.dataset, costs=config.budget.cost_model, unit=config.unit
     )
     requests = requested(selection, [structure.name for structure in cohort.dataset.structures])
+    annotator = make_annotator(config, campaign, cohort, number, [request.case_id for request in requests])
     masks = campaign.round_folder(number).glob("segment-pool-*/*.nii.gz")
     proposals = {path.name.removesuffix(".nii.gz"): path for path in masks}
+    gone = [r.case_id for r in intake.open(number, requests) if r.case_id not in proposals]
+    if gone:
+        raise CampaignError(
+            f"The masks that round {number} of {campaign.folder} sent out are gone, of case {gone[0]} among "
+            "others, so nothing tells whether they were corrected; 'sentinel-loop resume' makes them again"
+        )
     taken = intake.take_in(number, requests, annotator, proposals)
     return Ingested(round=number, taken=taken, waits_for=note_waiting(campaign, number, annotator, taken))

@@ -7,7 +7,7 @@ from pathlib import Path
 from cohort.annotation import Annotation, CheckedAnnotation, Reader, Request, check_annotation, merged
 from cohort.budget import CostModel, annotation_cost
 from cohort.case import Dataset, Structure
-from cohort.errors import AnnotationError
+from cohort.errors import AnnotationError, MissingExtraError
 from cohort.slabs import Slab, bounds, slices_in, union, within
 from cohort.volume import Grid, Volume, read_grid, read_label_map, write_volume
 from flows.annotators.base import Annotator, Returned
@@ -27,12 +27,14 @@ class Taken:
         let_in: case ids.
         refused: case id -> a sentence for its annotator.
         skipped: case id -> why nobody annotates it.
+        unsettled: case id -> a sentence on why what is back was left where it is.
         open: requests that nothing has come back for yet.
     """
 
     let_in: tuple[str, ...]
     refused: Mapping[str, str]
     skipped: Mapping[str, str]
+    unsettled: Mapping[str, str]
     open: tuple[Request, ...]
 
 
@@ -81,7 +83,7 @@ class Intake:
         Raises:
             AnnotationError: where what people wrote beside their work cannot be read.
         """
-        let_in, refused = [], {}
+        let_in, refused, unsettled = [], {}, {}
         answer = annotator.collect(self.open(number, requests))
         for case_id, why in answer.skipped.items():
             self.campaign.append("skip", round=number, case_id=case_id, reason=why)
@@ -92,25 +94,34 @@ class Intake:
             except AnnotationError as error:
                 refused[returned.case_id] = str(error)
                 self._put_aside(number, returned, annotator, str(error))
+            except MissingExtraError as error:  # nobody's mistake who annotated
+                unsettled[returned.case_id] = f"case {returned.case_id}: {error}"
         return Taken(
             let_in=tuple(let_in),
             refused=refused,
             skipped=answer.skipped,
+            unsettled={**answer.unsettled, **unsettled},
             open=self.open(number, requests),
         )
 
     def _put_aside(self, number: int | None, returned: Returned, annotator: Annotator, reason: str) -> None:
-        sha256 = file_sha256(returned.path) if returned.path.is_file() else ""
-        place = annotator.refuse(returned, reason)
-        if place is not None:
-            self.campaign.append(
-                "refused",
-                round=number,
-                case_id=returned.case_id,
-                sha256=sha256,
-                reason=reason,
-                path=str(place.relative_to(self.campaign.folder)),
-            )
+        try:
+            sha256 = file_sha256(returned.path) if returned.path.is_file() else ""
+            place = annotator.refuse(returned, reason)
+        except OSError as error:  # it stays where it is, and the others' work goes on
+            sha256, place = "", returned.path
+            reason += f"; it could not be put aside ({error.strerror})"
+        if place is None:
+            return
+        about = {"case_id": returned.case_id, "sha256": sha256, "reason": reason, "path": self._named(place)}
+        told = [entry.payload for entry in self.campaign.events("refused", number)]
+        if not any(about.items() <= payload.items() for payload in told):
+            self.campaign.append("refused", round=number, **about)
+
+    def _named(self, path: Path) -> str:
+        """A path from the folder of the campaign, where it lies in there."""
+        inside = path.is_relative_to(self.campaign.folder)
+        return str(path.relative_to(self.campaign.folder) if inside else path)
 
     def _let_in(self, number: int | None, returned: Returned, annotator: str, proposal: Path | None) -> None:
         case = self.dataset.by_id[returned.case_id]
@@ -127,6 +138,7 @@ class Intake:
             proposal=None if returned.confirmed else proposal,
             read=_reader(returned.path, grid, structures),
         )
+        self._check_new(returned, checked)
         annotated = [s for s in structures if s.name in returned.structures]
         cost = annotation_cost(
             checked.label_map.array, annotated, self.costs, minutes=returned.minutes, slabs=returned.slabs
@@ -149,6 +161,20 @@ class Intake:
             cost=cost.as_dict(),
             **({"slabs": bounds(slabs), "answered_slabs": bounds(returned.slabs)} if returned.slabs else {}),
         )
+
+    def _check_new(self, returned: Returned, checked: CheckedAnnotation) -> None:
+        """Refuse a file that was let in before, for another round or case, unless somebody looked at it."""
+        if returned.confirmed or not checked.label_map.array.any():
+            return
+        for entry in self.campaign.events("annotation"):
+            earlier = entry.payload
+            if earlier["source_sha256"] == checked.sha256:
+                when = "" if earlier["round"] is None else f" in round {earlier['round']}"
+                raise AnnotationError(
+                    f"The annotation of case {returned.case_id} is the very file that was let in for case "
+                    f"{earlier['case_id']}{when}; hand in the one of this round, or say in returns.csv that "
+                    "it was looked at and is right (confirmed: yes)"
+                )
 
     def _write(
         self, returned: Returned, checked: CheckedAnnotation, earlier: Sequence[Annotation]

@@ -58,10 +58,13 @@ class Answer:
     Args:
         returned: label maps.
         skipped: case id -> why nobody annotates it.
+        unsettled: case id -> a sentence on why what is back of it is neither read nor refused, such as a file
+            that is still being written.
     """
 
     returned: tuple[Returned, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    unsettled: Mapping[str, str] = field(default_factory=dict)
 
 
 class Annotator(Protocol):
@@ -86,7 +89,11 @@ class Annotator(Protocol):
         """
 
     def refuse(self, returned: Returned, reason: str) -> Path | None:
-        """Put what cannot be let in aside, with the reason; where to, or None where it stays."""
+        """Put what cannot be let in aside, with the reason; where to, or None where it stays.
+
+        Raises:
+            OSError: where it cannot be moved.
+        """
 
     def waits_for(self, requests: Sequence[Request]) -> str:
         """What a person has to do for the rest to come back."""

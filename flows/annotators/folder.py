@@ -7,18 +7,11 @@ from pathlib import Path
 from cohort.annotation import Request
 from cohort.case import Structure
 from cohort.volume import SUFFIXES
+from flows.annotators.answers import answers, handed_back
 from flows.annotators.base import Answer, Returned, WorkItem
+from flows.annotators.returns import RETURNS
 from flows.annotators.segmentations import SUFFIX, write_segmentation
-from flows.annotators.worklist import (
-    PICTURES,
-    RETURNS,
-    WORKLIST,
-    answers,
-    hand_out,
-    handed_back,
-    put_aside,
-    write_worklist,
-)
+from flows.annotators.worklist import PICTURES, WORKLIST, hand_out, put_aside, write_worklist
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +22,7 @@ class Folder:
         folder: of one round's annotation.
         images: case id -> image.
         structures: of the label maps.
+        asked: ids of all cases of the round.
         suffix: of the files that are handed out, ".nii.gz" or ".seg.nrrd"; both may come back.
         name: written beside the annotations.
     """
@@ -36,6 +30,7 @@ class Folder:
     folder: Path
     images: Mapping[str, Path]
     structures: tuple[Structure, ...]
+    asked: tuple[str, ...]
     suffix: str = ".nii.gz"
     name: str = "folder"
 
@@ -55,7 +50,8 @@ class Folder:
 
     def collect(self, requests: Sequence[Request]) -> Answer:
         """The label maps that lie in `done`, with what `returns.csv` says of them."""
-        return answers(self.folder, requests, self._done)
+        names = [structure.name for structure in self.structures]
+        return answers(self.folder, requests, self._done, asked=self.asked, structures=names)
 
     def refuse(self, returned: Returned, reason: str) -> Path | None:
         """Move it into `quarantine`, with the reason beside it."""
@@ -81,13 +77,11 @@ class Folder:
         image = str(self.images[item.request.case_id])
         return {"image": image, "proposal": f"todo/{name}", "put_back": f"done/{name}"}
 
-    def _done(self, case_id: str) -> Path | None:
+    def _done(self, case_id: str) -> tuple[Path, ...]:
         return handed_back(self.folder / "done", case_id)
 
     def _strange(self) -> str:
         """Files that were put back under a name that nobody asked for."""
-        todo = (self.folder / "todo").glob(f"[!.]*{self.suffix}")
-        asked = {path.name.removesuffix(self.suffix) for path in todo}
-        read = {f"{case_id}{suffix}" for case_id in asked for suffix in (*SUFFIXES, SUFFIX)}
+        read = {f"{case_id}{suffix}" for case_id in self.asked for suffix in (*SUFFIXES, SUFFIX)}
         strange = sorted({path.name for path in (self.folder / "done").glob("[!.]*")} - read)
         return f"; not asked for, so not read: {', '.join(strange)}" if strange else ""

@@ -14,16 +14,10 @@ from pathlib import Path
 from cohort.annotation import Request
 from cohort.case import Structure
 from cohort.volume import SUFFIXES, write_bytes
+from flows.annotators.answers import answers, handed_back
 from flows.annotators.base import Answer, Returned, WorkItem
-from flows.annotators.worklist import (
-    PICTURES,
-    RETURNS,
-    answers,
-    hand_out,
-    handed_back,
-    put_aside,
-    write_worklist,
-)
+from flows.annotators.returns import RETURNS
+from flows.annotators.worklist import PICTURES, hand_out, put_aside, write_worklist
 
 INDEX = "datastore_v2.json"
 STUDIES = "studies"
@@ -38,12 +32,14 @@ class MonaiLabel:
         folder: of one round's annotation: a server is started for the round.
         images: case id -> image.
         structures: of the label maps.
+        asked: ids of all cases of the round.
         name: written beside the annotations.
     """
 
     folder: Path
     images: Mapping[str, Path]
     structures: tuple[Structure, ...]
+    asked: tuple[str, ...]
     name: str = "monailabel"
 
     @property
@@ -69,7 +65,8 @@ class MonaiLabel:
 
     def collect(self, requests: Sequence[Request]) -> Answer:
         """The label maps that people saved, with what `returns.csv` says of them."""
-        return answers(self.folder, requests, self._final)
+        names = [structure.name for structure in self.structures]
+        return answers(self.folder, requests, self._final, asked=self.asked, structures=names)
 
     def refuse(self, returned: Returned, reason: str) -> Path | None:
         """Move it out of the datastore into `quarantine`, so that the case is open again for the server."""
@@ -116,7 +113,7 @@ class MonaiLabel:
             "put_back": f"{STUDIES}/labels/final/{case_id}.nii.gz",
         }
 
-    def _final(self, case_id: str) -> Path | None:
+    def _final(self, case_id: str) -> tuple[Path, ...]:
         return handed_back(self._labels("final"), case_id)
 
 

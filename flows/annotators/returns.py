@@ -1,6 +1,7 @@
 """What people write beside their label maps: `returns.csv`."""
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from cohort.annotation import Request
 from cohort.errors import AnnotationError
 from cohort.volume import write_bytes
 
+RETURNS = "returns.csv"
 COLUMNS = ("case_id", "annotator", "minutes", "absent", "confirmed", "skip", "reason")
 _YES, _NO = frozenset({"yes", "y", "true", "1", "x"}), frozenset({"", "no", "n", "false", "0"})
 
@@ -59,7 +61,17 @@ def read_returns(path: Path) -> dict[str, Note]:
     except (OSError, UnicodeDecodeError) as error:
         raise AnnotationError(f"{path} cannot be read; save it as CSV in UTF-8") from error
     first = text.partition("\n")[0]
-    rows = csv.DictReader(text.splitlines(), delimiter=";" if first.count(";") > first.count(",") else ",")
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return _notes(rows, path, delimiter)
+    except csv.Error as error:
+        raise AnnotationError(
+            f"{path} is no CSV from line {rows.line_num + 1} on ({error}); is a quote missing?"
+        ) from error
+
+
+def _notes(rows: "csv.DictReader[str]", path: Path, delimiter: str) -> dict[str, Note]:
     found = list(rows.fieldnames or ())
     if "case_id" not in found or not set(found) <= set(COLUMNS):
         raise AnnotationError(
@@ -67,7 +79,13 @@ def read_returns(path: Path) -> dict[str, Note]:
             f"{', '.join(COLUMNS[1:])}"
         )
     notes: dict[str, Note] = {}
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
+        number = rows.line_num
+        if None in row:  # what lies beyond the last column
+            raise AnnotationError(
+                f"{path}, line {number} has more fields than columns; write decimals with a point, and put "
+                f"text that holds {delimiter!r} between quotes"
+            )
         case_id = (row["case_id"] or "").strip()
         if not case_id:
             continue

@@ -92,14 +92,14 @@ def read_segmentation(path: Path, grid: Grid, structures: Sequence[Structure]) -
     """
     found = _read(path)
     layers, to_grid = _layers(found, path), np.linalg.inv(grid.affine) @ _LPS @ np.asarray(found["ijkToLPS"])
-    by_name = {_plain(structure.name): structure for structure in structures}
+    by_name = {plain(structure.name): structure for structure in structures}
     array = np.zeros(grid.shape, dtype=np.uint8)
     for segment in found["segments"]:
         name = str(segment.get("name", segment.get("id", "")))
         filled = np.argwhere(layers[int(segment.get("layer", 0))] == int(segment["labelValue"]))
         if not len(filled):
             continue
-        if _plain(name) not in by_name:
+        if plain(name) not in by_name:
             known = ", ".join(structure.name for structure in structures)
             raise DataError(
                 f"{path} has a segment {name!r}, which is none of the structures {known}; rename or remove it"
@@ -112,7 +112,7 @@ def read_segmentation(path: Path, grid: Grid, structures: Sequence[Structure]) -
                 f"{path} has {np.count_nonzero(taken)} voxels in both {other} and {name}; segments must not "
                 "overlap (in Slicer: Masking > Modify other segments > Overwrite all)"
             )
-        array[voxels] = by_name[_plain(name)].label
+        array[voxels] = by_name[plain(name)].label
     return Volume(array=array, affine=grid.affine)
 
 
@@ -170,10 +170,10 @@ def _places(
     return tuple(nearest.T[::-1])
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as people type it.
 
-    >>> _plain("Left_Kidney ")
+    >>> plain("Left_Kidney ")
     'left kidney'
     """
     return " ".join(name.replace("_", " ").lower().split())

@@ -1,4 +1,4 @@
-"""What all annotators with people behind them share: work list, answers, and what is put aside."""
+"""What all annotators with people behind them write: the work list, and what is put aside."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -6,17 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from cohort.annotation import Request
 from cohort.case import Structure
-from cohort.errors import AnnotationError
 from cohort.slabs import Slab
-from cohort.volume import SUFFIXES, write_bytes
-from flows.annotators.base import Answer, Returned, WorkItem
+from cohort.volume import write_bytes
+from flows.annotators.base import Returned, WorkItem
 from flows.annotators.label_tables import itksnap_table, slicer_table
-from flows.annotators.returns import Note, read_returns, write_returns
-from flows.annotators.segmentations import SUFFIX
+from flows.annotators.returns import RETURNS, write_returns
 
-WORKLIST, RETURNS, QUARANTINE, PICTURES = "worklist.csv", "returns.csv", "quarantine", "pictures"
+WORKLIST, QUARANTINE, PICTURES = "worklist.csv", "quarantine", "pictures"
 SLICER_TABLE, ITKSNAP_TABLE = "labels.ctbl", "labels_itksnap.txt"
 
 
@@ -29,22 +26,6 @@ def hand_out(source: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def handed_back(folder: Path, case_id: str) -> Path | None:
-    """A case's label map or segmentation in a folder; None where it is not back.
-
-    Raises:
-        AnnotationError: where it is back more than once.
-    """
-    places = [folder / f"{case_id}{suffix}" for suffix in (*SUFFIXES, SUFFIX)]
-    found = [path for path in places if path.is_file()]
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise AnnotationError(
-            f"Case {case_id} is back more than once in {folder}: {names}; leave one of them"
-        )
-    return found[0] if found else None
-
-
 def write_worklist(
     folder: Path,
     items: Sequence[WorkItem],
@@ -53,7 +34,8 @@ def write_worklist(
 ) -> None:
     """Write the work in rank order, the tables of labels, and the table that people fill in.
 
-    Where slabs are asked for, a column says which slices, counted from 0 along the first axis of the array.
+    A work list that is there stays: people assign work and write remarks in it. Where slabs are asked for, a
+    column says which slices, counted from 0 along the first axis of the array.
 
     Args:
         folder: of the work.
@@ -74,7 +56,8 @@ def write_worklist(
         }
         for rank, item in enumerate(items)
     ]
-    write_bytes(folder / WORKLIST, pd.DataFrame(rows).to_csv(index=False).encode())
+    if not (folder / WORKLIST).exists():
+        write_bytes(folder / WORKLIST, pd.DataFrame(rows).to_csv(index=False).encode())
     write_bytes(folder / SLICER_TABLE, slicer_table(structures).encode())
     write_bytes(folder / ITKSNAP_TABLE, itksnap_table(structures).encode())
     write_returns(folder / RETURNS, [item.request for item in items])
@@ -84,51 +67,22 @@ def _listed(slabs: Sequence[Slab]) -> str:
     return "; ".join(f"{slab.first}-{slab.last}" for slab in slabs)
 
 
-def answers(folder: Path, requests: Sequence[Request], find: Callable[[str], Path | None]) -> Answer:
-    """What is back of some requests: label maps, and cases that are skipped.
-
-    Args:
-        folder: that holds `returns.csv`.
-        requests: to look for.
-        find: the label map of a case, None where it is not back.
-
-    Raises:
-        AnnotationError: for a `returns.csv` that cannot be read, and whatever `find` raises.
-    """
-    notes = read_returns(folder / RETURNS)
-    returned, skipped = [], {}
-    for request in requests:
-        note, path = notes.get(request.case_id, Note()), find(request.case_id)
-        if note.skip:
-            skipped[request.case_id] = note.reason or "no reason given"
-        elif path is not None:
-            returned.append(
-                Returned(
-                    case_id=request.case_id,
-                    path=path,
-                    structures=dict.fromkeys(request.structures, 1.0),
-                    minutes=note.minutes,
-                    absent=note.absent,
-                    confirmed=note.confirmed,
-                    annotator=note.annotator,
-                    slabs=request.slabs,
-                )
-            )
-    return Answer(returned=tuple(returned), skipped=skipped)
-
-
 def put_aside(folder: Path, returned: Returned, reason: str) -> Path:
     """Move a label map that cannot be let in to the quarantine, with a text that says why.
 
     Returns:
         Where it lies now: never over an earlier one.
+
+    Raises:
+        OSError: where it cannot be moved; nothing has changed then.
     """
     quarantine = folder / QUARANTINE
     quarantine.mkdir(parents=True, exist_ok=True)
     suffix = returned.path.name.removeprefix(returned.case_id)
     number = 1
-    while (target := quarantine / f"{returned.case_id}_{number}{suffix}").exists():
+    while any((quarantine / f"{returned.case_id}_{number}{end}").exists() for end in (suffix, ".txt")):
         number += 1
+    target = quarantine / f"{returned.case_id}_{number}{suffix}"
+    shutil.move(returned.path, target)  # the folder of the work may lie on a share, or be a link to one
     write_bytes(quarantine / f"{returned.case_id}_{number}.txt", f"{reason}\n".encode())
-    returned.path.replace(target)
     return target

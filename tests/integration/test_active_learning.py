@@ -20,7 +20,7 @@ from flows import campaign as campaigns
 from flows import cli
 from flows.campaign import Campaign
 from flows.config import load_config
-from flows.launch import launch
+from flows.launch import launch, launch_ingest
 from flows.progress import Display
 from flows.status import status
 
@@ -287,7 +287,10 @@ class TestPeople:
         assert wrong_labels.startswith(f"The annotation of case {first} cannot be used")
         assert wrong_grid.startswith(f"The annotation of case {second} does not fit its scan")
         assert status(campaign)["state"] == "awaiting annotation"
-        assert f"put aside, to be corrected: {wrong_labels} / {wrong_grid}" in status(campaign)["waits_for"]
+        told = status(campaign)["waits_for"].partition("put aside, to be corrected: ")[2]
+        for why, case_id in ((wrong_labels, first), (wrong_grid, second)):
+            place = f"annotation/round_000/quarantine/{case_id}_1.nii.gz"
+            assert f"{why} (it lies in {place})" in told
         assert {file.name for file in (work / "quarantine").glob("*.nii.gz")} == {
             f"{first}_1.nii.gz",
             f"{second}_1.nii.gz",
@@ -299,7 +302,18 @@ class TestPeople:
         campaign = start(path)
         assert [a["case_id"] for a in payloads(campaign, "annotation")][3:] == [first]
         assert status(campaign)["state"] == "awaiting annotation"
-        assert f"{work / 'done'}: {second}.nii.gz (" in status(campaign)["waits_for"]
+        told = status(campaign)["waits_for"]
+        assert f"{work / 'done'}: {second}.nii.gz (" in told
+        assert wrong_grid in told, "a later look does not forget it"
+        assert wrong_labels not in told
+
+        (masks,) = campaign.folder.glob("rounds/000/segment-pool-*")
+        masks.rename(tmp_path / "masks")
+        with pytest.raises(
+            CampaignError, match=rf"that round 0 of .* sent out are gone, of case {second} among"
+        ):
+            launch_ingest(campaign)
+        (tmp_path / "masks").rename(masks)
 
         self.put_back(work, second, affine, make_label_map)
         campaign = start(path)
@@ -358,7 +372,7 @@ class TestPeople:
             final = work / "studies" / "labels" / "final"
             self.put_back(work, first, affine, make_label_map, final)
             code, said = command("ingest", str(campaign.folder))
-            assert code == 0
+            assert code == 0, said
             assert f"let in   {first}" in said
             assert f"(as final): {second}" in " ".join(said.split())
             assert status(campaign)["state"] == "awaiting annotation"
@@ -408,7 +422,9 @@ class TestPeople:
     def put_back(
         work: Path, case_id: str, affine: np.ndarray, make_label_map: Make, place: Path | None = None
     ) -> None:
-        labels = make_label_map(int(case_id.removeprefix("case_")))
+        number = int(case_id.removeprefix("case_"))
+        labels = make_label_map(number)
+        labels[0, 0, number] = 1  # no two people draw the same to the voxel
         write_volume((place or work / "done") / f"{case_id}.nii.gz", labels, affine)
 
 

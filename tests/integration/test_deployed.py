@@ -146,7 +146,9 @@ def test_it_suspends_for_people_and_goes_on(
         done = campaign.folder / "annotation" / "round_000" / "done"
 
         for case_id, key in ((first, "look-2"), (second, "")):
-            labels = make_label_map(int(case_id.removeprefix("case_")))
+            number = int(case_id.removeprefix("case_"))
+            labels = make_label_map(number)
+            labels[0, 0, number] = 1  # no two people draw the same to the voxel
             write_volume(done / f"{case_id}.nii.gz", labels, affine)
             wait_for(resume, "the run to take its resumption")
             wait_for(lambda wanted=key: look("Suspended", wanted) if wanted else look("Completed"), key)

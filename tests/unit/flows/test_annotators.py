@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cohort.errors import AnnotationError, DataError
 from cohort.metrics import dsc
 from cohort.slabs import Slab
 from cohort.volume import read_grid, read_label_map, write_volume
+from flows.annotators import answers
 from flows.annotators.base import Annotator, WorkItem
 from flows.annotators.folder import Folder
 from flows.annotators.monailabel import MonaiLabel
@@ -23,6 +25,12 @@ Make = Callable[[int], np.ndarray]
 
 
 STRUCTURES = (Structure(name="liver", label=1), Structure(name="spleen", label=2))
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a test has just written count as finished."""
+    monkeypatch.setattr(answers.time, "sleep", lambda seconds: None)
 
 
 def work(requests: Sequence[Request], proposals: Mapping[str, Path]) -> list[WorkItem]:
@@ -83,7 +91,7 @@ def proposals(tmp_path: Path, affine: np.ndarray, make_label_map: Make) -> dict[
 @pytest.fixture
 def folder(tmp_path: Path, proposals: dict[str, Path]) -> Folder:
     images = {case_id: Path("scans") / f"{case_id}.nii.gz" for case_id in proposals}
-    return Folder(folder=tmp_path / "round_000", images=images, structures=STRUCTURES)
+    return Folder(folder=tmp_path / "round_000", images=images, structures=STRUCTURES, asked=tuple(images))
 
 
 class TestFolder:
@@ -139,6 +147,7 @@ class TestFolder:
     def test_tells_of_files_that_nobody_asked_for(self, folder: Folder, proposals: dict[str, Path]) -> None:
         folder.send(work(self.REQUESTS, proposals))
         assert "not asked for" not in folder.waits_for(self.REQUESTS)
+        (folder.folder / "todo" / "scan_2.nii.gz").rename(folder.folder / "done" / "scan_2.nii.gz")
         for name in ("scan_1.nii", "scan-2.nii.gz", "notes.txt", ".scan_2.nii.gz.part"):
             (folder.folder / "done" / name).touch()
         told = folder.waits_for(self.REQUESTS[:1])
@@ -155,14 +164,47 @@ class TestFolder:
         self, folder: Folder, proposals: dict[str, Path]
     ) -> None:
         folder.send(work(self.REQUESTS, proposals))
-        for suffix in (".nii.gz", ".seg.nrrd"):
-            (folder.folder / "done" / f"scan_1{suffix}").write_bytes(b"an hour of work")
-        told = (
-            r"^Case scan_1 is back more than once in .*done: scan_1\.nii\.gz and scan_1\.seg\.nrrd; leave one"
-        )
-        with pytest.raises(AnnotationError, match=told):
-            folder.collect(self.REQUESTS)
-        assert len(list((folder.folder / "done").iterdir())) == 2
+        for name in ("scan_1.nii.gz", "scan_1.seg.nrrd", "scan_2.nii.gz"):
+            (folder.folder / "done" / name).write_bytes(b"an hour of work")
+        answer = folder.collect(self.REQUESTS)
+        told = "case scan_1 is back more than once (scan_1.nii.gz and scan_1.seg.nrrd); leave one of them"
+        assert answer.unsettled == {"scan_1": told}
+        assert [returned.case_id for returned in answer.returned] == ["scan_2"]
+        assert len(list((folder.folder / "done").iterdir())) == 3
+
+    def test_a_file_that_is_still_being_written_is_left_alone(
+        self, folder: Folder, proposals: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While one waits, one of the two files grows."""
+        folder.send(work(self.REQUESTS, proposals))
+        for name in ("scan_1.nii.gz", "scan_2.nii.gz"):
+            (folder.folder / "done" / name).write_bytes(b"half")
+
+        def meanwhile(seconds: float) -> None:
+            assert seconds == answers.QUIET_S
+            with (folder.folder / "done" / "scan_1.nii.gz").open("ab") as file:
+                file.write(b" of it")
+
+        monkeypatch.setattr(answers.time, "sleep", meanwhile)
+        answer = folder.collect(self.REQUESTS)
+        assert answer.unsettled == {"scan_1": "case scan_1 is still being written (scan_1.nii.gz)"}
+        assert [returned.case_id for returned in answer.returned] == ["scan_2"]
+
+    def test_old_files_are_taken_at_once(
+        self, folder: Folder, proposals: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder.send(work(self.REQUESTS, proposals))
+        back = folder.folder / "done" / "scan_1.nii.gz"
+        back.write_bytes(b"whole")
+        os.utime(back, (1.0, 1.0))
+        monkeypatch.setattr(answers.time, "sleep", None)
+        assert len(folder.collect(self.REQUESTS).returned) == 1
+
+    def test_a_work_list_that_is_there_stays(self, folder: Folder, proposals: dict[str, Path]) -> None:
+        folder.send(work(self.REQUESTS, proposals))
+        (folder.folder / "worklist.csv").write_text("case_id,who\nscan_1,Anna\n")
+        folder.send(work(self.REQUESTS[:1], proposals))
+        assert (folder.folder / "worklist.csv").read_text() == "case_id,who\nscan_1,Anna\n"
 
     def test_a_file_that_was_handed_back_is_not_handed_out_again(
         self, folder: Folder, proposals: dict[str, Path]
@@ -189,7 +231,10 @@ class TestFolder:
         shift_mm: float,
         message: str,
     ) -> None:
-        folder = Folder(folder=tmp_path / "round_000", images={"scan_1": case.image}, structures=structures)
+        images = {"scan_1": case.image}
+        folder = Folder(
+            folder=tmp_path / "round_000", images=images, structures=structures, asked=tuple(images)
+        )
         moved = affine.copy()
         moved[0, 3] += shift_mm
         write_volume(tmp_path / "round_000" / "done" / "scan_1.nii.gz", np.ones(shape, np.uint8), moved)
@@ -234,14 +279,50 @@ class TestRemarks:
         assert (second.annotator, second.minutes, second.confirmed, second.absent) == ("", None, False, set())
 
     def test_a_case_can_be_skipped(self, sent: Folder) -> None:
+        for path in (sent.folder / "done").iterdir():
+            path.unlink()
         (sent.folder / "returns.csv").write_text("case_id,skip,reason\nscan_1,yes,motion\nscan_2,x,\n")
         answer = sent.collect(self.REQUESTS)
         assert answer.returned == ()
         assert answer.skipped == {"scan_1": "motion", "scan_2": "no reason given"}
 
+    @pytest.mark.parametrize("absent", ["Spleen", '"spleen, LIVER"', "liver|spleen", "liver; spleen"])
+    def test_structures_are_named_as_people_type_them(self, sent: Folder, absent: str) -> None:
+        (sent.folder / "returns.csv").write_text(f"case_id,absent\nscan_1,{absent}\n")
+        (found,) = (r for r in sent.collect(self.REQUESTS).returned if r.case_id == "scan_1")
+        assert found.absent == ({"spleen"} if absent == "Spleen" else {"liver", "spleen"})
+
+    def test_a_remark_may_have_commas_and_lines(self, sent: Folder) -> None:
+        (sent.folder / "returns.csv").write_text(
+            'case_id,reason,skip\nscan_1,"motion,\nand metal",yes\nscan_2,"not ""urgent""",yes\n'
+        )
+        for path in (sent.folder / "done").iterdir():
+            path.unlink()
+        assert sent.collect(self.REQUESTS).skipped == {
+            "scan_1": "motion,\nand metal",
+            "scan_2": 'not "urgent"',
+        }
+
+    def test_a_case_that_is_back_and_skipped_is_left_to_people(self, sent: Folder) -> None:
+        (sent.folder / "returns.csv").write_text("case_id,skip\nscan_1,yes\n")
+        answer = sent.collect(self.REQUESTS)
+        told = "case scan_1 is back (scan_1.nii.gz), and skipped in returns.csv; take one of these back"
+        assert answer.unsettled == {"scan_1": told}
+        assert (answer.skipped, [r.case_id for r in answer.returned]) == ({}, ["scan_2"])
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
+            ("case_id,minutes,absent\nscan_1,12,5,\n", "line 2 has more fields than columns; write decimals"),
+            (
+                'case_id,reason\nscan_1,"unclear\nscan_2,motion\n',
+                "is no CSV from line 2 on .*; is a quote missing",
+            ),
+            (
+                "case_id,minutes\n1,4\n",
+                "has a line for '1', which was not asked for in this round; the",
+            ),
+            ("case_id,absent\nscan_1,milt\n", "case scan_1: absent names 'milt', which is none of the"),
             ("case,skip\nscan_1,yes\n", "has the columns case, skip; expected case_id and any of annotator"),
             ("", "has the columns none"),
             ("case_id,minutes\nscan_1,soon\n", "line 2: minutes is 'soon'; expected a number, 0 or more"),
@@ -267,6 +348,14 @@ class TestRemarks:
             assert place.with_name(f"scan_1_{number}.txt").read_text() == f"reason {number}\n"
         assert [r.case_id for r in sent.collect(self.REQUESTS).returned] == ["scan_2"]
 
+    def test_the_reason_of_another_kind_of_file_stays(self, sent: Folder) -> None:
+        (first,) = (r for r in sent.collect(self.REQUESTS).returned if r.case_id == "scan_1")
+        sent.refuse(first, "wrong label")
+        (sent.folder / "done" / "scan_1.nii").write_bytes(b"broken")
+        (second,) = (r for r in sent.collect(self.REQUESTS).returned if r.case_id == "scan_1")
+        assert sent.refuse(second, "wrong shape") == sent.folder / "quarantine" / "scan_1_2.nii"
+        assert (sent.folder / "quarantine" / "scan_1_1.txt").read_text() == "wrong label\n"
+
 
 class TestMonaiLabel:
     REQUESTS = (request("scan_2"), request("scan_1"))
@@ -278,7 +367,9 @@ class TestMonaiLabel:
             images[case_id] = tmp_path / "scans" / f"{case_id}.nii.gz"
             images[case_id].parent.mkdir(exist_ok=True)
             images[case_id].write_bytes(case_id.encode())
-        return MonaiLabel(folder=tmp_path / "round_000", images=images, structures=STRUCTURES)
+        return MonaiLabel(
+            folder=tmp_path / "round_000", images=images, structures=STRUCTURES, asked=tuple(images)
+        )
 
     def test_is_the_datastore_of_a_server(self, server: MonaiLabel, proposals: dict[str, Path]) -> None:
         server.send(work(self.REQUESTS, proposals))

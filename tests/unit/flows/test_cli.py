@@ -8,9 +8,9 @@ from typing import IO
 
 import pytest
 
-from cohort.errors import ConfigError
+from cohort.errors import AnnotationError, BusyError, ConfigError
 from flows import campaign as campaigns
-from flows import cli, mlflow_ui
+from flows import cli, launch, mlflow_ui
 from flows.campaign import Campaign
 from flows.config import load_config
 from flows.tracking import Tracker
@@ -107,6 +107,36 @@ class TestStatus:
         code, _, err = run("status", str(campaign.folder))
         assert code == 2
         assert err.startswith(f"Error: Line 1 of the ledger {campaign.ledger.path} is broken")
+
+
+class TestIngest:
+    def test_a_watch_goes_on_after_a_typo_and_beside_another_process(
+        self, run: Run, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers = iter([AnnotationError("confirmed is 'ja'"), BusyError("it is at work"), None])
+
+        def look(opened: Campaign) -> None:
+            answer = next(answers)
+            if answer is not None:
+                raise answer
+
+        monkeypatch.setattr(launch, "launch_ingest", look)
+        code, out, err = run("ingest", str(campaign.folder), "--watch", "0.01")
+        assert (code, err) == (0, "")
+        assert out.splitlines() == [
+            "not yet  confirmed is 'ja'",
+            "not yet  it is at work",
+            "tiny does not wait for annotation",
+        ]
+
+    def test_one_look_ends_with_the_mistake(
+        self, run: Run, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def look(opened: Campaign) -> None:
+            raise AnnotationError("confirmed is 'ja'")
+
+        monkeypatch.setattr(launch, "launch_ingest", look)
+        assert run("ingest", str(campaign.folder)) == (2, "", "Error: confirmed is 'ja'\n")
 
 
 class TestTrack:

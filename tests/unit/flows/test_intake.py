@@ -12,6 +12,7 @@ from cohort.case import Dataset, Structure
 from cohort.slabs import Slab
 from cohort.volume import read_label_map, write_volume
 from flows import campaign as campaigns
+from flows.annotators import segmentations
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.segmentations import write_segmentation
 from flows.campaign import Campaign
@@ -194,6 +195,67 @@ class TestLettingIn:
 
         assert "is the proposal as it was sent; correct it, or say" in hand_in(False)["a"]
         assert hand_in(True) == {}
+
+    def test_a_file_of_another_case_or_round_has_to_be_confirmed(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate = intake("structure")
+
+        def hand_in(number: int, case_id: str, structure: str, confirmed: bool) -> Mapping[str, str]:
+            path = person.folder / f"{case_id}.nii.gz"
+            write_volume(path, make_label_map(3), affine)
+            person.answer = Answer(returned=(returned(path, structure, confirmed=confirmed),))
+            return gate.take_in(number, [request(case_id, structure)], person).refused
+
+        assert hand_in(0, "a", "spleen", False) == {}
+        told = "is the very file that was let in for case a in round 0; hand in the one of this round"
+        assert told in hand_in(1, "a", "liver", False)["a"]
+        assert told in hand_in(1, "b", "liver", False)["b"]
+        assert hand_in(1, "a", "liver", True) == {}
+
+    def test_what_cannot_be_put_aside_does_not_hold_up_the_others(
+        self,
+        intake: MakeIntake,
+        person: Person,
+        affine: np.ndarray,
+        make_label_map: Make,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        gate = intake("case")
+        write_volume(person.folder / "a.nii.gz", np.full((8, 12, 16), 9, np.uint8), affine)
+        write_volume(person.folder / "b.nii.gz", make_label_map(3), affine)
+        person.answer = Answer(returned=tuple(returned(person.folder / f"{name}.nii.gz") for name in "ab"))
+
+        def full(self: Person, returned: Returned, reason: str) -> Path | None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Person, "refuse", full)
+        for _ in range(2):
+            taken = gate.take_in(0, [request("a"), request("b")], person)
+            assert "cannot be used" in taken.refused["a"]
+        assert [each.case_id for each in gate.campaign.annotations()] == ["b"]
+        (entry,) = payloads(gate, "refused")
+        assert str(entry["reason"]).endswith("it could not be put aside (No space left on device)")
+        assert (person.folder / "a.nii.gz").is_file()
+
+    def test_a_missing_extra_is_told_and_nothing_is_refused(
+        self,
+        intake: MakeIntake,
+        person: Person,
+        affine: np.ndarray,
+        make_label_map: Make,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(segmentations.importlib.util, "find_spec", lambda name: None)
+        gate, saved = intake("case"), person.folder / "a.seg.nrrd"
+        saved.write_bytes(b"segments")
+        write_volume(person.folder / "b.nii.gz", make_label_map(3), affine)
+        answer = Returned(case_id="a", path=saved, structures={"liver": 1.0, "spleen": 1.0})
+        person.answer = Answer(returned=(answer, returned(person.folder / "b.nii.gz")))
+        taken = gate.take_in(0, [request("a"), request("b")], person)
+        assert (taken.let_in, taken.refused) == (("b",), {})
+        assert "pip install" in taken.unsettled["a"]
+        assert saved.is_file()
 
 
 class TestStructures:

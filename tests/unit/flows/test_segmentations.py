@@ -150,6 +150,7 @@ def test_a_folder_hands_them_out_and_takes_them_back(tmp_path: Path, array: np.n
         folder=tmp_path / "work",
         images={"scan_1": tmp_path / "scan_1.nii.gz"},
         structures=STRUCTURES,
+        asked=("scan_1",),
         suffix=".seg.nrrd",
     )
     request = Request(case_id="scan_1", structures=("liver",))
