@@ -17,6 +17,9 @@ EMPTY_MASK = "empty mask"
 NO_REFERENCE = "no reference of this structure"
 """The reason of a mask that an oracle cannot judge, since nobody contoured its structure in that case."""
 
+NO_REGION = "no region on the segmenter's grid"
+"""The reason of a mask so small that it only appears when a prediction is brought to the image's grid."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingCase:

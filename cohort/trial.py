@@ -124,7 +124,8 @@ def rank_evidence(masks: Sequence[RevealedMask], *, seed: int, permutations: int
 
     Scores are compared within a round and structure, since they come from one segmenter and one estimator
     there; the correlations are averaged with a group's degrees of freedom as weights. The test permutes the
-    cases of a round, all structures of a case together, so masks of one case do not count as independent.
+    cases of a round, all structures of a case together, so masks of one case do not count as independent; a
+    structure that some cases lack is permuted among those that have it.
 
     Args:
         masks: of any rounds; those without a score are left out.
@@ -192,14 +193,12 @@ class _Table:
 
     def total(self, rng: np.random.Generator | None = None) -> float:
         """Sum over structures of rank correlation times degrees of freedom, with the cases permuted."""
-        order = np.arange(len(self.raw)) if rng is None else rng.permutation(len(self.raw))
-        dsc = self.dsc[order]
+        place = np.arange(len(self.raw)) if rng is None else rng.permutation(len(self.raw))
         found = 0.0
         for column in range(self.raw.shape[1]):
-            both = self.known[:, column] & ~np.isnan(dsc[:, column])
-            free = int(both.sum()) - 1
-            if free >= MIN_CASES - 1:
-                found += free * _spearman(self.raw[both, column], dsc[both, column])
+            rows = np.flatnonzero(self.known[:, column])
+            dsc = self.dsc[rows[np.argsort(place[rows])], column]  # as many pairs, however permuted
+            found += (len(rows) - 1) * _spearman(self.raw[rows, column], dsc)
         return found
 
 

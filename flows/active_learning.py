@@ -239,12 +239,18 @@ class Loop:
         return [by_id[case_id] for case_id in self._askable(annotations)]
 
     def _askable(self, annotations: Sequence[Annotation]) -> dict[str, tuple[str, ...]]:
-        """Case of the pool -> structures that may be asked for, in the order of case ids."""
+        """Case of the pool -> structures that may be asked for, in the order of case ids.
+
+        Cases that somebody skipped wait until no other is left: asked for again, they would take the place of
+        others in every round.
+        """
         names = [structure.name for structure in self.cohort.dataset.structures]
         answered = None
         if self.config.annotator.kind == "oracle":
             answered = {case.case_id: frozenset(case.annotated) for case in self.cohort.dataset.cases}
-        return askable(sorted(self.cohort.pool), names, annotations, self.config.unit, answered)
+        found = askable(sorted(self.cohort.pool), names, annotations, self.config.unit, answered)
+        skipped = {entry.payload["case_id"] for entry in self.campaign.events("skip")}
+        return {name: asked for name, asked in found.items() if name not in skipped} or found
 
     def _measure(self, stages: RoundStages) -> None:
         """Train, segment the held-out cases, measure, and write the round's result into the ledger."""
@@ -315,9 +321,9 @@ class Loop:
         strategy, used, evidence = trial.strategy()
         if used != self.config.strategy and evidence is not None:
             self.display.say(
-                f"[yellow]round {stages.number}: the order of {self.config.estimator_name} had nothing to do "
-                f"with DSC in {evidence.cases} annotated cases (rank correlation {evidence.correlation:.2f}, "
-                f"p {evidence.p:.2f}); this round is chosen by {used}[/yellow]"
+                f"[yellow]round {stages.number}: {evidence.cases} annotated cases do not show that the order "
+                f"of {self.config.estimator_name} has to do with DSC (rank correlation "
+                f"{evidence.correlation:.2f}, p {evidence.p:.2f}); this round is chosen by {used}[/yellow]"
             )
         budget = self.config.budget.limit
         selection = select(

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_v
 
 from cohort.selection import Strategy, resolve
 from cohort.selection.base import Guard
+from cohort.selection.per_cost import Deficit
+from cohort.selection.wrapper import Wrapper
 from flows.config_files import read_values, validated
 from flows.data_config import DataModel
 from flows.filter_config import PseudoLabelsModel
@@ -79,6 +81,7 @@ class ActiveLearningConfig(Configured):
                 "remove start.method"
             )
         self._segmenter_yields_what_is_needed()
+        self._gain_is_a_dsc()
         self._weights_reach_the_loss()
         self._slices_can_be_ignored()
         self._folds_can_stop_early()
@@ -101,6 +104,16 @@ class ActiveLearningConfig(Configured):
                 f"early stopping holds back {stopping.fraction} of the labelled patients, which is nobody of "
                 f"the {smallest} that a cross-fitted segmenter starts with (start.cases {self.start.cases}, "
                 f"cross_fitting.folds {folds}): raise one of these, or leave early stopping out"
+            )
+
+    def _gain_is_a_dsc(self) -> None:
+        strategy, estimator = self.resolved_strategy
+        while isinstance(strategy, Wrapper):
+            strategy = strategy.inner
+        if isinstance(strategy, Deficit) and "predicted_dsc" not in estimator_entry(str(estimator)).gives:
+            raise ValueError(
+                f"strategy is {self.strategy!r}, which reads how much DSC a mask lacks, but the estimator "
+                f"{estimator!r} only ranks; take sentinel or fused"
             )
 
     def _weights_reach_the_loss(self) -> None:

@@ -18,7 +18,8 @@ class DeepFeatures:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._fewest: int | None = None
+        self._layer: nn.Module | None = None
+        self._heard: tuple[int, nn.Module] | None = None
         self._deepest: Tensor | None = None
         self._total: Tensor | None = None
         self._batch = self._windows = 0
@@ -27,6 +28,7 @@ class DeepFeatures:
     def collecting(self) -> Iterator[None]:
         """Listen to the passes of a block; what was collected before is forgotten."""
         self._total, self._windows = None, 0
+        self._heard = self._deepest = None
         layers = [module for module in self._network.modules() if isinstance(module, nn.Conv3d)]
         handles = [layer.register_forward_hook(self._hear) for layer in layers]
         handles.append(self._network.register_forward_hook(self._end_pass))
@@ -43,15 +45,19 @@ class DeepFeatures:
         return tuple((self._total / self._windows).tolist())
 
     def _hear(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        """Keep what the deepest level gives; which one it is, the first pass tells, whatever its window."""
         voxels = output.shape[2:].numel()
-        if self._fewest is None or voxels <= self._fewest:
-            self._fewest = voxels
+        if self._layer is module or (
+            self._layer is None and (self._heard is None or voxels <= self._heard[0])
+        ):
+            self._heard = voxels, module
             self._deepest = output.detach().float().mean(dim=(2, 3, 4)).sum(dim=0).double().cpu()
             self._batch = output.shape[0]
 
     def _end_pass(self, module: nn.Module, inputs: object, output: object) -> None:
-        if self._deepest is None:
+        if self._deepest is None or self._heard is None:
             return
+        self._layer = self._heard[1]
         self._total = self._deepest if self._total is None else self._total + self._deepest
         self._windows += self._batch
         self._deepest = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import cast
 
@@ -56,7 +56,8 @@ def predict_probabilities(
         prepared: (D, H, W), what `prepare_image` gives, on the network's device.
         config: that the network was trained with.
         windows: how to walk through the volume.
-        variation: of the pass; `Variation()` is the plain one.
+        variation: of the pass; `Variation()` is the plain one. With dropout nothing is mirrored: a mean over
+            mirrorings is no draw of a network.
 
     Returns:
         (C, D, H, W) float32 on the CPU, on the grid of `prepared`.
@@ -64,6 +65,8 @@ def predict_probabilities(
     if variation.noise:
         noise = torch.randn(prepared.shape, generator=torch.Generator().manual_seed(variation.seed))
         prepared = prepared + variation.noise * noise.to(prepared)
+    if variation.dropout:
+        windows = replace(windows, mirror=(False, False, False))
     with dropout_of(network, variation):
         return _mirrored_mean(network, prepared[None, None], config, windows)
 

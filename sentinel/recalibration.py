@@ -12,9 +12,10 @@ from sentinel.calibration import LEVEL, Calibration, Observation, fit_calibratio
 def recalibration(masks: Sequence[RevealedMask], *, level: float = LEVEL, seed: int = 0) -> Calibration:
     """What revealed masks say about an estimator's values.
 
-    An estimator that predicts DSC is recalibrated from its prediction, any other from its own value. The map
-    is monotone, so the order within a structure stays. The masks are those that a strategy had annotated:
-    where it takes the worst, bounds hold for masks such as those, and say less about good ones.
+    The map is from an estimator's raw value, also where it predicts a DSC: the prediction of a later round
+    went through the map of an earlier one. It is monotone, so the order within a structure stays. The masks
+    are those that a strategy had annotated: where it takes the worst, bounds hold for masks such as those,
+    and say less about good ones.
 
     Args:
         masks: of earlier rounds; those without a score are left out.
@@ -29,7 +30,7 @@ def recalibration(masks: Sequence[RevealedMask], *, level: float = LEVEL, seed: 
             Observation(
                 patient_id=mask.patient_id,
                 structure=mask.structure,
-                raw=_value(mask.raw, mask.predicted_dsc),
+                raw=mask.raw,
                 dsc=mask.dsc,
             )
             for mask in masks
@@ -52,9 +53,5 @@ def recalibrated(scores: Sequence[QualityScore], calibration: Calibration) -> tu
 def _recalibrated(score: QualityScore, calibration: Calibration) -> QualityScore:
     if score.missing or score.structure not in calibration.structures:
         return score
-    found = calibration.apply(score.structure, _value(score.raw, score.predicted_dsc))
+    found = calibration.apply(score.structure, score.raw)
     return replace(score, predicted_dsc=found.predicted_dsc, lower=found.lower, upper=found.upper)
-
-
-def _value(raw: float, predicted_dsc: float) -> float:
-    return raw if math.isnan(predicted_dsc) else predicted_dsc

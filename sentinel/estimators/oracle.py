@@ -43,7 +43,9 @@ class OracleEstimator:
     """Reads references: raw, predicted_dsc and both bounds are the mask's true DSC.
 
     No honest strategy can use it. A structure that a case's annotator did not contour gets no score with the
-    reason "no reference of this structure", and so does one that is not there.
+    reason "no reference of this structure", and so does one that is not there, whether its mask is empty or
+    not. An empty mask of a structure that is there has none with the reason "empty mask", as with every
+    estimator.
 
     Args:
         references: of every case that is to be scored.
@@ -90,7 +92,7 @@ class OracleEstimator:
     ) -> QualityScore:
         empty = predicted_voxels(prediction, structure) == 0
         value = math.nan if empty else dsc
-        reason = EMPTY_MASK if empty else NO_REFERENCE if math.isnan(dsc) else ""
+        reason = NO_REFERENCE if math.isnan(dsc) else EMPTY_MASK if empty else ""
         return QualityScore(
             case_id=case.case_id,
             structure=structure.name,

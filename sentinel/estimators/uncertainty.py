@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cohort.case import CaseView, Structure
 from cohort.errors import DataError
-from cohort.records import EMPTY_MASK, Prediction, QualityScore
+from cohort.records import EMPTY_MASK, NO_REGION, Prediction, QualityScore
 from sentinel.config import Report
 from sentinel.estimators.base import predicted_voxels, score_each
 
@@ -49,19 +49,20 @@ class UncertaintyEstimator:
 
     def _quality(self, case: CaseView, prediction: Prediction, structure: Structure) -> QualityScore:
         empty = predicted_voxels(prediction, structure) == 0
+        raw = math.nan if empty else -self._uncertainty(prediction, structure)
         return QualityScore(
             case_id=case.case_id,
             structure=structure.name,
-            raw=math.nan if empty else -self._uncertainty(prediction, structure),
+            raw=raw,
             estimator=self.name,
-            reason=EMPTY_MASK if empty else "",
+            reason=EMPTY_MASK if empty else NO_REGION if math.isnan(raw) else "",
         )
 
     def _uncertainty(self, prediction: Prediction, structure: Structure) -> float:
-        value = prediction.uncertainty.get(self.name, {}).get(structure.name, math.nan)
-        if math.isnan(value):
+        found = prediction.uncertainty.get(self.name, {})
+        if structure.name not in found:
             raise DataError(
                 f"The prediction of case {prediction.case_id} has no {self.name} for {structure.name!r}, "
                 f"though its mask is not empty; predict with uncertainty=({self.name!r},)"
             )
-        return value
+        return found[structure.name]
