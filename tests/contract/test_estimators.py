@@ -12,7 +12,7 @@ import torch
 
 from cohort.case import CaseView, Structure
 from cohort.errors import ConfigError, DataError, GeometryError, ModelError
-from cohort.records import NO_REFERENCE, Prediction
+from cohort.records import EMPTY_MASK, NO_REFERENCE, NO_REGION, Prediction
 from cohort.volume import read_image, read_label_map, write_volume
 from sentinel.config import SentinelConfig
 from sentinel.estimators.base import QualityEstimator
@@ -266,6 +266,33 @@ def test_an_oracle_says_which_structure_nobody_contoured(
     assert (spleen.missing, spleen.reason) == (True, NO_REFERENCE)
     with pytest.raises(DataError, match="case_1 has no reference"):
         OracleEstimator(references=partial).estimate(cases[1:2], predictions, structures)
+
+
+def test_an_empty_mask_does_not_hide_that_nobody_contoured_its_structure(
+    references: References, cohort: Cohort, structures: tuple[Structure, ...], tmp_path: Path
+) -> None:
+    known = references.by_case["case_0"]
+    cases, predictions = cohort
+    grid = read_label_map(predictions[0].mask)
+    write_volume(tmp_path / "empty.nii.gz", np.zeros_like(grid.array), grid.affine)
+    nothing = replace(
+        predictions[0], mask=tmp_path / "empty.nii.gz", voxels={"liver": 0, "spleen": 0}, slices={}
+    )
+    partial = References(by_case={"case_0": replace(known, evaluated=frozenset({"liver"}))})
+    liver, spleen = OracleEstimator(references=partial).estimate(cases[:1], [nothing], structures)
+    assert (liver.missing, liver.reason) == (True, EMPTY_MASK)
+    assert (spleen.missing, spleen.reason) == (True, NO_REFERENCE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_without_a_region_on_the_segmenters_grid_has_no_score(
+    kind: str, cohort: Cohort, structures: tuple[Structure, ...]
+) -> None:
+    cases, predictions = cohort
+    tiny = replace(predictions[0], uncertainty={kind: {"liver": 0.3, "spleen": math.nan}})
+    liver, spleen = UncertaintyEstimator(name=kind).estimate(cases[:1], [tiny], structures)
+    assert liver.raw == pytest.approx(-0.3)
+    assert (spleen.missing, spleen.reason) == (True, NO_REGION)
 
 
 def test_an_oracle_needs_references() -> None:

@@ -113,6 +113,21 @@ class TestRankEvidence:
         ]
         assert np.mean(np.array(found) <= 0.1) == pytest.approx(0.1, abs=0.06)
 
+    def test_a_chance_order_is_rarely_evidence_where_structures_are_missing(self) -> None:
+        """A permutation leaves as many pairs in each structure as there are."""
+        rng = np.random.default_rng(2)
+        found = []
+        for seed in range(200):
+            masks = [
+                mask(f"{number}{case}", *rng.uniform(0.0, 1.0, 2).tolist(), structure=name, round=number)
+                for number in range(3)
+                for case in range(6)
+                for name in ("liver", "spleen", "aorta")
+                if rng.random() > 0.5
+            ]
+            found.append(rank_evidence(masks, seed=seed, permutations=200).p)
+        assert np.mean(np.array(found) <= 0.1) == pytest.approx(0.1, abs=0.06)
+
     def test_does_not_depend_on_the_order_of_the_masks(self) -> None:
         masks = rounds(2, sign=0.3)
         assert rank_evidence(masks, seed=4) == rank_evidence(masks[::-1], seed=4)

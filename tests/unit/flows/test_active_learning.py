@@ -74,3 +74,15 @@ def test_an_altered_annotation_is_refused(loop: Callable[[], Loop]) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(CampaignError, match=r"is not the file that was let in"):
         loop()._stages(0)
+
+
+def test_what_was_skipped_waits_until_nothing_else_is_left(loop: Callable[[], Loop]) -> None:
+    running = loop()
+    running._start()
+    first, *others = running.cohort.pool
+    running.campaign.append("skip", round=0, case_id=first, reason="motion")
+    assert first not in running._askable(())
+    assert set(running._askable(())) == set(others)
+    for case_id in others:
+        running.campaign.append("skip", round=0, case_id=case_id, reason="no time")
+    assert set(running._askable(())) == set(running.cohort.pool)

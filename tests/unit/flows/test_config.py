@@ -339,6 +339,13 @@ class TestStrategy:
         found = mistakes(path, "strategy=random", "strategy_options.sizes=2")
         assert "'random' has no option 'sizes'; it has: none" in found["(whole file)"]
 
+    def test_a_gain_needs_an_estimator_that_predicts_a_dsc(self, path: Path) -> None:
+        told = mistakes(path, "strategy=gain_per_cost", "estimator=entropy")
+        assert told["(whole file)"].startswith(
+            "strategy is 'gain_per_cost', which reads how much DSC a mask lacks"
+        )
+        assert load_config(path, ["strategy=gain_per_cost"]).estimator_name == "sentinel"
+
     def test_which_strategies_look_at_images(self, path: Path) -> None:
         assert not load_config(path, ["strategy=random"]).uses_features
         assert load_config(path, ["strategy=entropy"]).uses_features

@@ -54,6 +54,18 @@ def test_nothing_is_heard_outside_of_the_block() -> None:
 
 
 @torch.inference_mode()
+def test_cases_may_need_windows_of_another_size() -> None:
+    model = Pyramid()
+    deep = DeepFeatures(model)
+    for shape in ((4, 4, 4), (8, 12, 8), (4, 4, 4)):
+        image = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
+        with deep.collecting():
+            model(image)
+        expected = model.down(image).mean(dim=(0, 2, 3, 4))
+        assert deep.values() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("name", ["unet", "segresnet", "dynunet"])
 def test_networks_have_a_deepest_level(name: str) -> None:
     model = network(name)

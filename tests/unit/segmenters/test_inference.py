@@ -87,6 +87,17 @@ def test_mirroring_averages_both_sides():
     torch.testing.assert_close(averaged, averaged.flip(3))
 
 
+def test_a_pass_with_dropout_is_one_draw_and_no_mean_over_mirrorings():
+    image = Volume(array=blocks(2), affine=np.diag([1.0, 1.0, 1.0, 1.0]))
+    mirrored = make(mirror=True, augmentation=Augmentation(flip=(False, False, True)))
+    whole = Windows(overlap=0.5, batch=1, mirror=(False, False, False))
+
+    plain = predict(LeftRight(), image, (1.0, 1.0, 1.0), mirrored, whole)
+    drawn = predict(LeftRight(), image, (1.0, 1.0, 1.0), mirrored, variation=Variation(dropout=True, seed=3))
+
+    torch.testing.assert_close(drawn, plain)
+
+
 def test_one_voxel_thick_volume_fits_any_patch():
     image = Volume(array=np.full((1, 3, 5), 50.0, dtype=np.float32), affine=np.diag([1.0, 1.0, 1.0, 1.0]))
 

@@ -45,6 +45,14 @@ def test_an_estimator_without_predictions_is_calibrated_from_its_own_values() ->
     assert found.predicted_dsc == pytest.approx(0.5, abs=1e-6)
 
 
+def test_what_an_earlier_map_predicted_does_not_enter_the_next_one() -> None:
+    """Masks of a second round carry predictions that the first round's map made: raw stays what it was."""
+    later = [replace(mask, round=1, predicted_dsc=mask.dsc) for mask in revealed(12)]
+    (found,) = recalibrated([score(0.3, predicted_dsc=0.3)], recalibration([*revealed(12), *later]))
+    assert found.predicted_dsc == pytest.approx(0.6, abs=1e-6)
+    assert recalibrated([found], recalibration([*revealed(12), *later])) == (found,)
+
+
 def test_few_patients_give_a_map_without_bounds() -> None:
     before = replace(score(0.3, predicted_dsc=0.3), lower=0.1, upper=0.5)
     (found,) = recalibrated([before], recalibration(revealed(5)))
