@@ -25,10 +25,8 @@ from flows.launch import run_locked, train_locked
 from flows.progress import Display
 from flows.pruning import prune
 from flows.semi_supervised_config import SemiSupervisedConfig
+from flows.shared_stages import PLANS_IN_THE_WORKSPACE
 from flows.stages import share
-
-PLANS_IN_THE_WORKSPACE = frozenset({"nnunet"})
-"""Families whose first training leaves a plan behind that later rounds read: their round 0 is not shared."""
 
 _FAILURES = (SentinelLoopError, PrefectException, OSError, RuntimeError, ValueError, LookupError, TypeError)
 _log = logging.getLogger(__name__)

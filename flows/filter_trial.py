@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from cohort.case import Case, Structure
 from cohort.filtering import Verdict, filter_masks, make_filter
+from cohort.filtering.base import ABSENT
 from cohort.filtering.fraction import RandomFraction, TopFraction
 from cohort.filtering.outcome import outcome, outcomes
 from cohort.filtering.registry import FilterSettings
@@ -29,7 +30,7 @@ ORACLE, RANDOM = "oracle", "random"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskDsc:
-    """The true DSC of one mask; NaN where its reference is empty."""
+    """The true DSC of one mask: 0 for voxels of what is not there, NaN where mask and reference are empty."""
 
     case_id: str
     structure: str
@@ -53,7 +54,13 @@ def measure_masks(
             check_same_grid(reference, predicted, case.reference, path)
             counted = [structure for structure in structures if structure.name in case.evaluated]
             dscs = dsc_per_structure(predicted.array, reference.array, counted)
-            found.extend(MaskDsc(case_id=case.case_id, structure=name, dsc=v) for name, v in dscs.items())
+            invented = {
+                s.name for s in counted if math.isnan(dscs[s.name]) and (predicted.array == s.label).any()
+            }
+            found.extend(
+                MaskDsc(case_id=case.case_id, structure=name, dsc=0.0 if name in invented else value)
+                for name, value in dscs.items()
+            )
         report(done, len(cases), {})
     return tuple(found)
 
@@ -90,8 +97,8 @@ def trial(
 
     Returns:
         "estimator" (as in a campaign, of the filter's own), "filter" and "filter_per_structure"
-        (`cohort.filtering.outcome`), and "rivals": name -> both of a filter that keeps the same fraction of
-        each structure by that estimator; "random" and, where all is known, "oracle" among them.
+        (`cohort.filtering.outcome`), and "rivals": name -> both of a filter that keeps as many masks of each
+        structure by that estimator; "random" and, where all is known, "oracle" among them.
     """
     own = settings.filter.estimator_name
     cases = {
@@ -110,7 +117,7 @@ def trial(
             name: {
                 "estimator": agreement(judged) if dscs and name != RANDOM else {},
                 "filter": outcome(
-                    _keep_alike(name, judged, settings, round, seed), dscs, good_dsc=settings.good_dsc
+                    _keep_alike(name, judged, verdicts, round, seed), dscs, good_dsc=settings.good_dsc
                 ),
             }
             for name, judged in {**scores, **bounds(predictions, dscs)}.items()
@@ -154,11 +161,20 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _keep_alike(
-    name: str, scores: Sequence[QualityScore], settings: PseudoLabelsModel, round: int, seed: int
+    name: str, scores: Sequence[QualityScore], verdicts: Sequence[Verdict], round: int, seed: int
 ) -> tuple[Verdict, ...]:
+    """As many masks of each structure as a filter kept, by another estimator; fewer where it judges fewer."""
     kind = "random" if name == RANDOM else "top_fraction"
-    rule = make_filter(FilterSettings(kind=kind, keep=settings.filter.keep, per=settings.filter.per))
-    return filter_masks(rule, scores, round=round, seed=seed)
+    found: list[Verdict] = []
+    for structure in sorted({score.structure for score in scores}):
+        own = [score for score in scores if score.structure == structure]
+        wanted = sum(v.kept for v in verdicts if v.structure == structure and v.reason != ABSENT)
+        judged = sum(s.reason != EMPTY_MASK and (name == RANDOM or not math.isnan(s.raw)) for s in own)
+        keep = min(1.0, wanted / judged) if judged else 1.0
+        rule = make_filter(FilterSettings(kind=kind, keep=keep or 1.0))
+        made = filter_masks(rule, own, round=round, seed=seed)
+        found.extend(made if keep else (replace(v, weight=0.0) for v in made))
+    return tuple(found)
 
 
 def bounds(predictions: Sequence[Prediction], dscs: Dscs) -> dict[str, tuple[QualityScore, ...]]:

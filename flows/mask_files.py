@@ -24,13 +24,14 @@ def lay_out(
 ) -> Files:
     """Put the kept masks into a folder, and remove what else is in it.
 
-    A file of which every mask is kept is linked. A label map of which some are kept is written anew.
+    A file that holds nothing but kept masks is linked. A label map that holds others, or labels that nobody
+    judged, is written anew.
 
     Args:
         cases: with their masks.
         verdicts: on all of these.
         folder: that gets `<case>.nii.gz`, or `<case>/<file>` where a case's masks lie in several files.
-        ignore_label: what the voxels of structures that are not kept become.
+        ignore_label: what all other voxels become.
         report: told of the cases done.
 
     Raises:
@@ -60,10 +61,7 @@ def _lay_out_case(
         single = len(sources) == 1 and any(mask.labels for mask in own)
         name = f"{case.case_id}{_suffix(source)}" if single else f"{case.case_id}/{source.name}"
         taken = {label for mask in kept for label in mask.labels}
-        dropped = {label for mask in own if mask not in kept for label in mask.labels} - taken
-        if dropped:
-            _write_without(source, folder / name, dropped, ignore_label)
-        else:
+        if not taken or not _written(source, folder / name, taken, ignore_label):
             _link(source, folder / name)
         files |= {(case.case_id, mask.structure): folder / name for mask in kept}
     return files
@@ -73,12 +71,16 @@ def _suffix(path: Path) -> str:
     return next(suffix for suffix in SUFFIXES if path.name.endswith(suffix))
 
 
-def _write_without(source: Path, target: Path, dropped: set[int], ignore_label: int) -> None:
+def _written(source: Path, target: Path, taken: set[int], ignore_label: int) -> bool:
+    """Write a label map with the taken labels alone; False where it holds no other."""
     labels = read_label_map(source)
+    others = ~np.isin(labels.array, [0, *sorted(taken)])
+    if not others.any():
+        return False
     if ignore_label and bool((labels.array == ignore_label).any()):
         raise DataError(f"{source} holds the label {ignore_label} already; name another --ignore-label")
-    voxels = np.isin(labels.array, sorted(dropped))
-    write_volume(target, np.where(voxels, np.uint8(ignore_label), labels.array), labels.affine)
+    write_volume(target, np.where(others, np.uint8(ignore_label), labels.array), labels.affine)
+    return True
 
 
 def _link(source: Path, target: Path) -> None:

@@ -37,6 +37,7 @@ def run_filter(options: FilterOptions, display: Display) -> pd.DataFrame:
         SentinelLoopError: for masks, weights or settings that cannot be used, or if nothing is kept.
     """
     dataset = _dataset(options)
+    _check_ignored(options.ignore_label, dataset)
     sentinel = Sentinel.load(
         options.weights, options.embeddings, precision=options.precision, device=options.device
     )
@@ -79,6 +80,18 @@ def _check_bounds(settings: FilterSettings, sentinel: Sentinel) -> None:
         raise ConfigError(
             "The lower bound of the DSC is to be compared, but this sentinel is not calibrated and has no "
             "bounds; take --minimum or --keep, or calibrate one with train-sentinel"
+        )
+
+
+def _check_ignored(label: int, dataset: MaskDataset) -> None:
+    """Refuse a label for what is left out that is a structure's own."""
+    names = {
+        mask.structure for case in dataset.cases for mask in case.masks if label and label in mask.labels
+    }
+    if names:
+        raise ConfigError(
+            f"--ignore-label is {label}, which is the label of {', '.join(sorted(names))}; take one that no "
+            "structure has"
         )
 
 

@@ -26,7 +26,7 @@ from flows.report import FIGURES, drawing
 from flows.round_stages import RoundStages
 from flows.semi_supervised_config import SemiSupervisedConfig
 from flows.semi_supervised_report import write_report
-from flows.shared_stages import take_over
+from flows.shared_stages import PLANS_IN_THE_WORKSPACE, take_over
 from flows.stages import file_sha256, run_stage
 from sentinel.estimators.registry import estimator_entry
 
@@ -41,6 +41,9 @@ _TEACHER = (
     "sentinel.",
     "evaluation.",
 )
+
+_OF_STUDENTS = "segmenter.semi_supervision."
+"""Keys of the segmenter that no teacher depends on: it learns from annotations alone."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ class SelfTraining(Loop):
 
     def _prepare(self) -> None:
         """Take over what other trainings beside this one have computed of the same teacher."""
-        if not self.training.share:
+        if not self.training.share or self.training.segmenter.family in PLANS_IN_THE_WORKSPACE:
             return
         learning = ("fold", "repeat", "sentinel", "fused") if self.training.learning else ()
         target = self.campaign.round_folder(0)
@@ -80,7 +83,9 @@ class SelfTraining(Loop):
         """Whether a folder holds a training that differs in nothing that a teacher depends on."""
         other, own = flatten(campaigns.open_campaign(folder).values), flatten(as_dict(self.training))
         return "generations" in other and all(
-            other.get(key) == value for key, value in own.items() if key.startswith(_TEACHER)
+            other.get(key) == value
+            for key, value in own.items()
+            if key.startswith(_TEACHER) and not key.startswith(_OF_STUDENTS)
         )
 
     def _use_pool(self, stages: RoundStages, pool: Sequence[Case], predictions: Sequence[Prediction]) -> bool:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from flows.stages import is_whole, link_stage
 
+PLANS_IN_THE_WORKSPACE = frozenset({"nnunet"})
+"""Families whose first training leaves a plan behind that later ones read: their stages are not shared."""
+
 
 def take_over(source: Path, target: Path, stages: Iterable[str]) -> tuple[str, ...]:
     """Link the finished stages of a folder into another; where links do not work, copy.

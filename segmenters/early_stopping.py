@@ -62,7 +62,9 @@ def hold_back(
 
 
 def _annotated(cases: Sequence[TrainingCase], without: set[str]) -> frozenset[str]:
-    return frozenset[str]().union(*(case.annotated for case in cases if case.patient_id not in without))
+    """Structures that people annotated in some case; what a model labelled does not replace that."""
+    own = (case for case in cases if case.patient_id not in without and not case.pseudo)
+    return frozenset[str]().union(*(case.annotated for case in own))
 
 
 class Validation:

@@ -124,14 +124,18 @@ def _draw(key: int, name: Name) -> int:
 
 
 def _case_values(scores: Sequence[QualityScore]) -> dict[Name, float]:
-    """Mean over the masks of a case of their rank among the masks of their structure, in [0, 1].
+    """Mean over the masks of a case of their rank among the masks of their structure, in [0, 1]; alone, 0.5.
 
     Ranks and not values, so that a structure that is always scored low does not decide alone.
     """
     found: dict[Name, list[float]] = {}
     for name in sorted({score.structure for score in scores}):
         own = [score for score in scores if score.structure == name]
-        ranks = (rankdata([score.raw for score in own]) - 1.0) / max(1, len(own) - 1)
+        ranks = (
+            (rankdata([score.raw for score in own]) - 1.0) / (len(own) - 1)
+            if len(own) > 1
+            else np.full(1, 0.5)
+        )
         for score, rank in zip(own, ranks.tolist(), strict=True):
             found.setdefault((score.case_id,), []).append(rank)
     return {name: math.fsum(ranks) / len(ranks) for name, ranks in found.items()}

@@ -48,7 +48,8 @@ def read_plain(images: Path, masks: Path, structures: Mapping[str, int]) -> Mask
     for folder in (images, masks):
         if not folder.is_dir():
             raise DataError(f"The folder {folder} does not exist")
-    by_case = {volume_id(path).removesuffix("_0000"): path for path in _volumes(images)}
+    exact = {volume_id(path): path for path in _volumes(images)}
+    by_case = {name.removesuffix("_0000"): path for name, path in exact.items()} | exact
     cases = []
     for path in _volumes(masks):
         case_id = volume_id(path)

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,17 @@ def test_masks_are_measured_where_a_reference_is(
     assert found[1].dsc == 0.0
     rounds.write_table(tmp_path / "dsc.csv", found)
     assert filter_trial.read_dscs(tmp_path / "dsc.csv") == {(f.case_id, f.structure): f.dsc for f in found}
+
+
+def test_a_mask_of_what_is_not_there_is_as_wrong_as_can_be(
+    case: Case, prediction: Prediction, structures: tuple[Structure, ...], affine: np.ndarray
+) -> None:
+    """The reference holds no liver; the mask of the spleen is empty, as its reference is."""
+    assert case.reference is not None
+    write_volume(case.reference, np.zeros((8, 12, 16), np.uint8), affine)
+    liver, spleen = filter_trial.measure_masks([case], [prediction], structures, quiet)
+    assert liver.dsc == 0.0
+    assert math.isnan(spleen.dsc)
 
 
 def test_a_mask_on_another_grid_is_refused(
@@ -99,6 +111,23 @@ def test_a_filter_by_a_perfect_estimator_is_the_oracle() -> None:
     assert found["rivals"]["entropy"]["estimator"]["spearman"] == pytest.approx(-1.0)
     assert found["filter"]["masks"] == 19.0
     assert found["filter_per_structure"]["spleen"]["masks"] == 9.0
+
+
+def test_rivals_keep_as_many_masks_of_each_structure() -> None:
+    """A threshold that four livers and three spleens pass."""
+    scores = [
+        replace(s, predicted_dsc=max(0.0, s.predicted_dsc - 0.1)) if s.structure == "spleen" else s
+        for s in scored("sentinel", [0.1 * n for n in range(10)])
+    ]
+    rule = FilterModel(kind="threshold", minimum=0.59)
+    settings = PseudoLabelsModel(filter=rule, good_dsc=0.45, rivals=("entropy",))
+    verdicts = filter_masks(rule.rule, scores, round=0, seed=0)
+    judged = {"sentinel": scores, "entropy": BAD}
+    found = filter_trial.trial(settings, NAMES, verdicts, predictions(10), judged, DSCS, round=0, seed=0)
+    assert found["filter"]["kept"] == 7.0
+    kept = {name: both["filter"]["kept"] for name, both in found["rivals"].items()}
+    assert kept == dict.fromkeys(("sentinel", "entropy", "random", "oracle"), 7.0)
+    assert found["rivals"]["oracle"]["filter"]["dsc_kept"] == found["filter"]["dsc_kept"]
 
 
 def test_without_references_nothing_is_claimed() -> None:

@@ -116,6 +116,23 @@ class TestWhatIsKept:
         assert len(set(np.unique(found)) - {0}) == 2
         assert 9 in found
 
+    def test_labels_that_nobody_judged_are_not_passed_on(self, options: Options, tmp_path: Path) -> None:
+        """Liver alone was named: a file with a spleen in it is not linked as it is."""
+        root = options().predictions
+        asked = options(
+            predictions=root / "labelsTr",
+            images=root / "imagesTr",
+            structures={"liver": 1},
+            settings=FilterSettings(keep=1.0),
+            out=tmp_path / "liver",
+            ignore_label=9,
+        )
+        table = run_filter(asked, QUIET)
+        assert set(table["structure"]) == {"liver"}
+        found = read_label_map(asked.masks / "case_03.nii.gz").array
+        before = read_label_map(root / "labelsTr" / "case_03.nii.gz").array
+        np.testing.assert_array_equal(found, np.where(before == 2, 9, before))
+
     def test_an_empty_mask_is_kept_only_when_asked(
         self, options: Options, tmp_path: Path, affine: np.ndarray, make_label_map: Callable
     ) -> None:
@@ -256,8 +273,15 @@ class TestBadInput:
         assert (kept["lower"] >= 0.01).all()
 
     def test_an_ignore_label_that_is_in_use(self, options: Options) -> None:
-        with pytest.raises(DataError, match="holds the label 1 already"):
+        with pytest.raises(ConfigError, match="--ignore-label is 1, which is the label of liver; take one"):
             run_filter(options(ignore_label=1), QUIET)
+
+    def test_an_ignore_label_that_a_file_holds(self, tmp_path: Path, affine: np.ndarray) -> None:
+        labels = np.zeros((8, 12, 16), np.uint8)
+        labels[0, 0, :3] = 1, 2, 9
+        write_volume(tmp_path / "a.nii.gz", labels, affine)
+        with pytest.raises(DataError, match="holds the label 9 already"):
+            mask_files._written(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", {1}, 9)
 
     @pytest.mark.parametrize("keep", [0.0, 1.5])
     def test_a_fraction_outside_0_to_1(self, options: Options, keep: float) -> None:

@@ -56,6 +56,16 @@ def test_who_is_held_back_depends_on_the_seed_and_not_on_the_order(tmp_path):
     assert 1 < len(choices) <= 5
 
 
+def test_what_a_model_labelled_does_not_stand_in_for_the_last_who_annotated(tmp_path):
+    own = make_cases(tmp_path, [("p0", {"liver", "spleen"}), *((f"p{i}", {"liver"}) for i in range(1, 5))])
+    (made,) = make_cases(tmp_path, [("q", {"spleen"})])
+    pseudo = replace(made, case_id="q", pseudo=True)
+
+    for seed in range(8):
+        _, held = hold_back([*own, pseudo], EarlyStopping(fraction=0.5), seed)
+        assert "p0" not in {case.patient_id for case in held}
+
+
 def test_the_last_to_annotate_a_structure_is_not_held_back(tmp_path):
     rare = [("p0", {"liver", "spleen"}), *((f"p{index}", {"liver"}) for index in range(1, 5))]
     cases = make_cases(tmp_path, rare)

@@ -39,6 +39,15 @@ def test_plain_folders_pair_label_maps_with_images(make_folder: Callable[..., Pa
     assert [(mask.structure, mask.labels) for mask in found.cases[0].masks] == [("liver", (1,))]
 
 
+def test_the_number_of_a_channel_may_be_a_part_of_the_name(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder("plain", ("case_0000", "case_0001"))
+    found = read_plain(folder / "images", folder / "labels", {"liver": 1})
+    assert [(case.case_id, case.image.name) for case in found.cases] == [
+        ("case_0000", "case_0000.nii.gz"),
+        ("case_0001", "case_0001.nii.gz"),
+    ]
+
+
 def test_plain_folders_without_masks_are_refused(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder("plain", ("a",))
     with pytest.raises(DataError, match="There is no label map"):
