@@ -33,6 +33,7 @@ _SAME_FOR_ALL = (
     "rounds",
     "generations",
     "unlabelled",
+    "contoured_only",
     "threads",
 )
 """What pairs two arms: keys, or beginnings of keys, that no arm may change."""

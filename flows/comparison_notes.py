@@ -98,4 +98,5 @@ STUDENT_STRUCTURES = """
 
 FILTERS = """
 <p class=note>Masks with voxels, against the references that the experiment has; no training saw these. Good:
-above the DSC that the configuration names.</p>"""
+above the DSC that the configuration names. Arms that keep as many masks may teach from more or fewer
+images: a filter that finds both structures of a case good keeps fewer cases.</p>"""

@@ -36,7 +36,8 @@ class Tables:
         results: a row a round, held-out case and structure: DSC and NSD.
         selections: a row a selected case: round and rank.
         trials: a row a round in which the estimator was on trial: how its values agreed with revealed DSC.
-        filters: a row a generation of a semi-supervised training: what its filter kept, and how good that is.
+        filters: a row a generation of a semi-supervised training: what its filter kept, of how many cases,
+            and how good that is.
     """
 
     units: pd.DataFrame
@@ -252,9 +253,12 @@ def _trial_rows(campaign: Campaign) -> Iterable[dict[str, Any]]:
 
 
 def _filter_rows(campaign: Campaign) -> Iterable[dict[str, Any]]:
+    promoted = {e.payload["round"]: e.payload["masks"] for e in campaign.events("promotion")}
     for entry in campaign.events("trial"):
         if "filter" in entry.payload:
-            yield {"round": entry.payload["round"], **entry.payload["filter"]}
+            number = entry.payload["round"]
+            cases = {mask["case_id"] for mask in promoted.get(number, ())}
+            yield {"round": number, "kept_cases": float(len(cases)), **entry.payload["filter"]}
 
 
 def _runs(

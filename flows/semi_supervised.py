@@ -21,6 +21,7 @@ from flows.config_files import as_dict, flatten
 from flows.cost_stages import cost_row, measure_cost
 from flows.environment import use_threads
 from flows.estimator_stages import score_pool
+from flows.promotion import unscored
 from flows.quality_cost import SEGMENTATION
 from flows.report import FIGURES, drawing
 from flows.round_stages import RoundStages
@@ -88,6 +89,15 @@ class SelfTraining(Loop):
             if key.startswith(_TEACHER) and not key.startswith(_OF_STUDENTS)
         )
 
+    def _candidates_among(
+        self, scores: Sequence[QualityScore], pool: Sequence[Case]
+    ) -> Sequence[QualityScore]:
+        """Scores of the masks that can become pseudo-labels; see `SemiSupervisedConfig.contoured_only`."""
+        if not self.training.contoured_only:
+            return scores
+        contoured = {case.case_id: case.evaluated for case in pool}
+        return [score for score in scores if score.structure in contoured[score.case_id]]
+
     def _use_pool(self, stages: RoundStages, pool: Sequence[Case], predictions: Sequence[Prediction]) -> bool:
         """Filter the masks of this generation, for the next one to learn from."""
         promoter = self._promoter
@@ -95,7 +105,8 @@ class SelfTraining(Loop):
             raise CampaignError("A semi-supervised training without a filter of pseudo-labels has no student")
         scores = self._scores(stages, pool, predictions)
         own = promoter.settings.filter.estimator_name
-        verdicts = promoter.promote(stages.number, pool, predictions, scores[own] if own else ())
+        judged = self._candidates_among(scores[own] if own else unscored(predictions), pool)
+        verdicts = promoter.promote(stages.number, pool, predictions, judged)
         dscs = self._measured(stages, pool, predictions)
         filter_trial.write_judged(stages.folder / JUDGED, verdicts, scores, dscs)
         found = filter_trial.trial(

@@ -20,7 +20,9 @@ class SemiSupervisedConfig(Configured, PseudoLabelsModel):
     `generations` is the number of students. `unlabelled` is how many cases without annotation are used, drawn
     by `seed`; left out, all. `cost_cases` is on how many of them the cost of estimating quality is measured
     (0: not at all). With `share`, the finished stages of the teacher of other trainings beside this one are
-    taken over where they are the same.
+    taken over where they are the same. `contoured_only` is for experiments: of cases whose references leave
+    structures out, only the masks of structures that they have can become pseudo-labels, so that a filter
+    that reads references chooses among the same masks as the others.
     """
 
     name: CampaignName = "semi_supervised"
@@ -36,6 +38,7 @@ class SemiSupervisedConfig(Configured, PseudoLabelsModel):
     cross_fitting: CrossFittingModel = CrossFittingModel()
     sentinel: SentinelModel = SentinelModel()
     evaluation: EvaluationModel = EvaluationModel()
+    contoured_only: bool = False
     cost_cases: NonNegativeInt = 5
     share: bool = True
 

@@ -13,6 +13,7 @@ from flows.student_findings import LABELLED_ONLY, StudentFindings
 
 _FILTER: Mapping[str, str] = {
     "kept_fraction": "kept",
+    "kept_cases": "cases with a kept mask",
     "dsc": "DSC of all masks",
     "dsc_kept": "DSC of the kept",
     "good": "good of all",

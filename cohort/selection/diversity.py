@@ -32,8 +32,8 @@ class CoreSet:
     """The candidate that is farthest from every labelled and every taken case, again and again.
 
     Priority is the distance to the nearest of these at the time when a candidate is taken, which never
-    grows; so the order is the one of the k-centre greedy algorithm. Without a labelled case the first is the
-    one nearest to the pool's mean.
+    grows; so the order is the one of the k-centre greedy algorithm. Without a labelled case the first is
+    drawn.
 
     Source: Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach",
     ICLR 2018, algorithm 1.

@@ -62,6 +62,7 @@ def tables(seeds: dict[str, list[int]]) -> Tables:
                 ]
             filters.append(
                 {"arm": arm, "seed": seed, "round": 0, "kept_fraction": 0.5, "dsc": 0.7, "dsc_kept": 0.8}
+                | {"kept_cases": 3.0}
                 | {"good": 0.4, "precision": 0.6, "recall": None}
             )
     empty = pd.DataFrame(columns=["arm", "seed"])
