@@ -130,15 +130,24 @@ def check_config(config: Configured) -> None:
     Raises:
         CampaignError: with the keys that differ.
     """
-    path = config.folder / CONFIG
-    if not path.is_file():
-        return
-    changed = differences(_completed(_read_config(path), type(config)), as_dict(config))
+    changed = changes(config)
     if changed:
         raise CampaignError(
             f"The folder {config.folder} was made with another config ({'; '.join(changed)}); "
             "start it with its own config, or give this one another name with --set name=..."
         )
+
+
+def changes(config: Configured) -> list[str]:
+    """What a config would compute differently from the one that its folder was made with, a line a key.
+
+    Returns:
+        Nothing where the folder was not made yet.
+    """
+    path = config.folder / CONFIG
+    if not path.is_file():
+        return []
+    return differences(_completed(_read_config(path), type(config)), as_dict(config))
 
 
 def _completed(values: dict[str, Any], model: type[Configured]) -> dict[str, Any]:

@@ -41,6 +41,12 @@ _SAME_FOR_ALL = (
 _AN_ARM_MAY = ("segmenter.semi_supervision.",)
 """What an arm may change all the same: how its training uses images without annotation."""
 
+
+def pairs_arms(key: str) -> bool:
+    """Whether two arms are no pair unless they have a (dotted) key in common."""
+    return key.startswith(_SAME_FOR_ALL) and not key.startswith(_AN_ARM_MAY)
+
+
 Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 
 
@@ -313,8 +319,7 @@ def _not_the_same(config: ComparisonConfig, units: Iterable[Unit]) -> Iterable[s
     control = first.get(config.control, {})
     for arm, values in first.items():
         for key in sorted(values.keys() | control.keys()) if control else ():
-            fixed = key.startswith(_SAME_FOR_ALL) and not key.startswith(_AN_ARM_MAY)
-            if fixed and values.get(key) != control.get(key):
+            if pairs_arms(key) and values.get(key) != control.get(key):
                 yield (
                     f"arms.{arm}.set.{key}: {values.get(key)} here, {control.get(key)} in the control "
                     f"{config.control!r}; arms must have this in common: set it for all of them under 'set'"

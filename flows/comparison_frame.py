@@ -183,6 +183,8 @@ class Frame:
             "with its arm are taken over what both arms spent."
             for row in short.itertuples()
         ]
+        for changed, own in finished[finished["changed"] != ""].groupby("changed", sort=False):
+            told.append(f"{', '.join(own['campaign'])}: made with other settings ({changed}).")
         models = finished.groupby("seed")["round_zero_sha256"].nunique()
         other = ", ".join(str(seed) for seed, number in models.items() if number > 1)
         if other:

@@ -16,7 +16,7 @@ from cohort.volume import write_bytes
 from flows import campaign as campaigns
 from flows import rounds
 from flows.campaign import Campaign
-from flows.comparison_config import Unit
+from flows.comparison_config import Unit, pairs_arms
 
 Metric = Literal["dsc", "nsd"]
 
@@ -31,7 +31,7 @@ class Tables:
 
     Args:
         units: a row a unit: state, `reads_references`, rounds measured and planned, why it ended, hash of
-            round 0's checkpoint, what made it.
+            round 0's checkpoint, what made it, and what its configuration says differently now.
         rounds: a row a measured round: what was spent in every currency, DSC and NSD.
         results: a row a round, held-out case and structure: DSC and NSD.
         selections: a row a selected case: round and rank.
@@ -49,7 +49,7 @@ class Tables:
 
 
 def read_tables(units: Sequence[Unit]) -> Tables:
-    """Read every finished unit that was made with the configuration that it has now.
+    """Read every finished unit, unless it was made with another value of a key that pairs arms.
 
     Raises:
         CampaignError: for campaigns that are not paired: other data, held-out cases, structures, or another
@@ -59,7 +59,7 @@ def read_tables(units: Sequence[Unit]) -> Tables:
     finished = [
         (unit, each)
         for unit in units
-        if (each := found[unit.name]) and each.event("finished") and not _is_made_otherwise(unit)
+        if (each := found[unit.name]) and each.event("finished") and not _is_no_pair(unit)
     ]
     _check_paired(finished)
     return Tables(
@@ -117,7 +117,10 @@ def read_groups(path: Path, cases: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write each table as CSV and as Parquet, atomically."""
+    """Write each table as CSV and as Parquet, atomically; those of an earlier report go."""
+    for path in [*folder.glob("*.csv"), *folder.glob("*.parquet")]:
+        if path.stem not in tables:
+            path.unlink()
     for name, table in tables.items():
         write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
         buffer = io.BytesIO()
@@ -131,13 +134,9 @@ def _opened(unit: Unit) -> Campaign | None:
     return campaigns.open_campaign(unit.folder)
 
 
-def _is_made_otherwise(unit: Unit) -> bool:
-    """Whether a unit's folder holds what another configuration made."""
-    try:
-        campaigns.check_config(unit.config)
-    except CampaignError:
-        return True
-    return False
+def _is_no_pair(unit: Unit) -> bool:
+    """Whether a unit was made with another value of a key that pairs arms."""
+    return any(pairs_arms(change.split(":")[0]) for change in campaigns.changes(unit.config))
 
 
 def _check_paired(finished: Sequence[tuple[Unit, Campaign]]) -> None:
@@ -171,6 +170,7 @@ def _unit_row(unit: Unit, campaign: Campaign | None) -> dict[str, Any]:
         "seed": unit.seed,
         "campaign": unit.name,
         "state": _state(unit, campaign),
+        "changed": "; ".join(campaigns.changes(unit.config)),
         "reads_references": unit.reads_references,
         "rounds": len(results),
         "planned": unit.rounds,
@@ -186,7 +186,7 @@ def _unit_row(unit: Unit, campaign: Campaign | None) -> dict[str, Any]:
 def _state(unit: Unit, campaign: Campaign | None) -> str:
     if campaign is None:
         return "not started"
-    return "made with another configuration" if _is_made_otherwise(unit) else campaigns.state(campaign)
+    return "made with another configuration" if _is_no_pair(unit) else campaigns.state(campaign)
 
 
 def _gathered(

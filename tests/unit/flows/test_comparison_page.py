@@ -112,7 +112,10 @@ def test_campaigns_that_are_unlike_are_told(
         write_measured(unit, rounds=2 if early else 3, model="other" if other else "same")
     config = next(u for u in comparison.units if u.name == "oracle-worst-seed1").folder / "config.yaml"
     config.write_text(config.read_text().replace("rounds: 3", "rounds: 4"))
+    config = next(u for u in comparison.units if u.name == "quality-seed0").folder / "config.yaml"
+    config.write_text(config.read_text().replace("retrain_every: 1", "retrain_every: 2"))
     text = text_of(written(comparison))
+    assert "quality-seed0: made with other settings (trial.retrain_every: 2 -&gt; 1)." in text
     assert "oracle-worst-seed0 ended after 2 of 3 measurements (all rounds are done)" in text
     assert "Round 0 is not the same model in all arms of seed 1." in text
     assert "Made with another configuration: oracle-worst: seeds 1." in text

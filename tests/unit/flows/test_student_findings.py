@@ -44,6 +44,7 @@ def tables(seeds: dict[str, list[int]]) -> Tables:
                     "rounds": 2,
                     "planned": 2,
                     "ended": "all rounds are done",
+                    "changed": "",
                     "round_zero_sha256": f"z{seed}",
                     "code_version": "1",
                     "config_sha256": "c",
@@ -153,7 +154,7 @@ def test_the_page(config: ComparisonConfig, finished: Tables, tmp_path: Path) ->
 def test_a_page_of_nothing(config: ComparisonConfig, tmp_path: Path) -> None:
     none = tables({})
     none.units[["state", "campaign", "arm", "seed", "reads_references", "rounds"]] = None
-    none.units[["code_version", "config_sha256", "planned", "ended", "round_zero_sha256"]] = None
+    none.units[["code_version", "config_sha256", "planned", "ended", "changed", "round_zero_sha256"]] = None
     found = find_students(config, none)
     StudentPage(config=config, tables=none, findings=found, about={}, declaration=FIRST).write(
         tmp_path / "report.html"
