@@ -130,6 +130,7 @@ class Promoter:
             round=number,
             estimator=self.settings.filter.estimator_name,
             reads_references=self.settings.filter.reads_references,
+            sentinel_sha256=self._sentinel_sha256(),
             rule=self.settings.filter.rule.rule,
             masks=[
                 {
@@ -152,6 +153,11 @@ class Promoter:
             judged=len(verdicts),
             verdicts_sha256=table_sha256,
         )
+
+    def _sentinel_sha256(self) -> str:
+        """Of the trained sentinel that judged, "" where none was named."""
+        named = self.settings.filter.sentinel
+        return file_sha256(named) if named is not None else ""
 
     def _read(self, payload: Mapping[str, Any]) -> list[PseudoLabel]:
         structures: dict[str, dict[str, float]] = {}

@@ -104,6 +104,24 @@ def test_good_masks_are_promoted_for_the_next_round(
     assert promoter.in_force(2) == ()
 
 
+def test_the_ledger_tells_which_sentinel_judged(
+    promoter: Promoter,
+    cases: list[Case],
+    predictions: Callable[[int], list[Prediction]],
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "sentinel.safetensors"
+    weights.write_bytes(b"weights")
+    named = FilterModel(kind="threshold", minimum=0.7, sentinel=weights)
+    for judging, sha256 in ((promoter.settings.filter, ""), (named, file_sha256(weights))):
+        number = len(promoter.campaign.events("promotion"))
+        other = replace(promoter, settings=PseudoLabelsModel(filter=judging))
+        other.promote(number, cases, predictions(number), scores(c=(0.9, 0.8), d=(0.2, 0.9)))
+        made = promoter.campaign.event("promotion", number)
+        assert made is not None
+        assert made.payload["sentinel_sha256"] == sha256
+
+
 def test_what_the_estimator_changes_its_mind_about_is_revoked_with_a_reason(
     promoter: Promoter, campaign: Campaign, cases: list[Case], predictions: Callable
 ) -> None:
