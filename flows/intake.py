@@ -105,15 +105,20 @@ class Intake:
         )
 
     def _put_aside(self, number: int | None, returned: Returned, annotator: Annotator, reason: str) -> None:
-        try:
-            sha256 = file_sha256(returned.path) if returned.path.is_file() else ""
-            place = annotator.refuse(returned, reason)
-        except OSError as error:  # it stays where it is, and the others' work goes on
-            sha256, place = "", returned.path
-            reason += f"; it could not be put aside ({error.strerror})"
+        """Tell the ledger where it goes, then move it: after a kill in between, the next look does both."""
+        place = annotator.aside(returned)
         if place is None:
             return
-        about = {"case_id": returned.case_id, "sha256": sha256, "reason": reason, "path": self._named(place)}
+        try:
+            sha256 = file_sha256(returned.path) if returned.path.is_file() else ""
+            self._note_refused(number, returned.case_id, sha256, reason, place)
+            annotator.refuse(returned, reason)
+        except OSError as error:  # it stays where it is, and the others' work goes on
+            why = f"{reason}; it could not be put aside ({error.strerror})"
+            self._note_refused(number, returned.case_id, "", why, returned.path)
+
+    def _note_refused(self, number: int | None, case_id: str, sha256: str, reason: str, place: Path) -> None:
+        about = {"case_id": case_id, "sha256": sha256, "reason": reason, "path": self._named(place)}
         told = [entry.payload for entry in self.campaign.events("refused", number)]
         if not any(about.items() <= payload.items() for payload in told):
             self.campaign.append("refused", round=number, **about)

@@ -88,8 +88,11 @@ class Annotator(Protocol):
             AnnotationError: where what people wrote beside their work cannot be read.
         """
 
-    def refuse(self, returned: Returned, reason: str) -> Path | None:
-        """Put what cannot be let in aside, with the reason; where to, or None where it stays.
+    def aside(self, returned: Returned) -> Path | None:
+        """Where something goes that cannot be let in; None where it stays."""
+
+    def refuse(self, returned: Returned, reason: str) -> None:
+        """Put it there, with the reason.
 
         Raises:
             OSError: where it cannot be moved.

@@ -11,7 +11,14 @@ from flows.annotators.answers import answers, handed_back
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.returns import RETURNS
 from flows.annotators.segmentations import SUFFIX, write_segmentation
-from flows.annotators.worklist import PICTURES, WORKLIST, hand_out, put_aside, write_worklist
+from flows.annotators.worklist import (
+    PICTURES,
+    WORKLIST,
+    hand_out,
+    put_aside,
+    quarantine_place,
+    write_worklist,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +60,13 @@ class Folder:
         names = [structure.name for structure in self.structures]
         return answers(self.folder, requests, self._done, asked=self.asked, structures=names)
 
-    def refuse(self, returned: Returned, reason: str) -> Path | None:
+    def aside(self, returned: Returned) -> Path | None:
+        """A file of its own in `quarantine`."""
+        return quarantine_place(self.folder, returned)
+
+    def refuse(self, returned: Returned, reason: str) -> None:
         """Move it into `quarantine`, with the reason beside it."""
-        return put_aside(self.folder, returned, reason)
+        put_aside(self.folder, returned, reason)
 
     def waits_for(self, requests: Sequence[Request]) -> str:
         """Which files have to be put where."""

@@ -17,7 +17,7 @@ from cohort.volume import SUFFIXES, write_bytes
 from flows.annotators.answers import answers, handed_back
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.returns import RETURNS
-from flows.annotators.worklist import PICTURES, hand_out, put_aside, write_worklist
+from flows.annotators.worklist import PICTURES, hand_out, put_aside, quarantine_place, write_worklist
 
 INDEX = "datastore_v2.json"
 STUDIES = "studies"
@@ -68,9 +68,13 @@ class MonaiLabel:
         names = [structure.name for structure in self.structures]
         return answers(self.folder, requests, self._final, asked=self.asked, structures=names)
 
-    def refuse(self, returned: Returned, reason: str) -> Path | None:
+    def aside(self, returned: Returned) -> Path | None:
+        """A file of its own in `quarantine`."""
+        return quarantine_place(self.folder, returned)
+
+    def refuse(self, returned: Returned, reason: str) -> None:
         """Move it out of the datastore into `quarantine`, so that the case is open again for the server."""
-        return put_aside(self.folder, returned, reason)
+        put_aside(self.folder, returned, reason)
 
     def waits_for(self, requests: Sequence[Request]) -> str:
         """Which cases have to be saved in the server's client."""

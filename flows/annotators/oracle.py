@@ -62,9 +62,12 @@ class Oracle:
         """
         return Answer(returned=tuple(self._reveal(request) for request in requests))
 
-    def refuse(self, returned: Returned, reason: str) -> Path | None:
+    def aside(self, returned: Returned) -> Path | None:
         """A reference stays where it is: the data set has to be mended."""
         return None
+
+    def refuse(self, returned: Returned, reason: str) -> None:
+        """Nothing to do."""
 
     def waits_for(self, requests: Sequence[Request]) -> str:
         """An oracle answers at once."""

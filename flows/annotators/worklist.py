@@ -67,22 +67,24 @@ def _listed(slabs: Sequence[Slab]) -> str:
     return "; ".join(f"{slab.first}-{slab.last}" for slab in slabs)
 
 
-def put_aside(folder: Path, returned: Returned, reason: str) -> Path:
-    """Move a label map that cannot be let in to the quarantine, with a text that says why.
-
-    Returns:
-        Where it lies now: never over an earlier one.
-
-    Raises:
-        OSError: where it cannot be moved; nothing has changed then.
-    """
+def quarantine_place(folder: Path, returned: Returned) -> Path:
+    """Where a label map goes that cannot be let in: never over an earlier one."""
     quarantine = folder / QUARANTINE
-    quarantine.mkdir(parents=True, exist_ok=True)
     suffix = returned.path.name.removeprefix(returned.case_id)
     number = 1
     while any((quarantine / f"{returned.case_id}_{number}{end}").exists() for end in (suffix, ".txt")):
         number += 1
-    target = quarantine / f"{returned.case_id}_{number}{suffix}"
+    return quarantine / f"{returned.case_id}_{number}{suffix}"
+
+
+def put_aside(folder: Path, returned: Returned, reason: str) -> None:
+    """Move a label map that cannot be let in to the quarantine, with a text that says why.
+
+    Raises:
+        OSError: where it cannot be moved; it has not changed then.
+    """
+    target = quarantine_place(folder, returned)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    suffix = returned.path.name.removeprefix(returned.case_id)
     shutil.move(returned.path, target)  # the folder of the work may lie on a share, or be a link to one
-    write_bytes(quarantine / f"{returned.case_id}_{number}.txt", f"{reason}\n".encode())
-    return target
+    write_bytes(target.with_name(f"{target.name.removesuffix(suffix)}.txt"), f"{reason}\n".encode())

@@ -342,7 +342,8 @@ class TestRemarks:
         for number in (1, 2):
             (sent.folder / "done" / "scan_1.nii.gz").write_bytes(b"broken")
             found = next(r for r in sent.collect(self.REQUESTS).returned if r.case_id == "scan_1")
-            place = sent.refuse(found, f"reason {number}")
+            place = sent.aside(found)
+            sent.refuse(found, f"reason {number}")
             assert place == sent.folder / "quarantine" / f"scan_1_{number}.nii.gz"
             assert place.read_bytes() == b"broken"
             assert place.with_name(f"scan_1_{number}.txt").read_text() == f"reason {number}\n"
@@ -353,7 +354,9 @@ class TestRemarks:
         sent.refuse(first, "wrong label")
         (sent.folder / "done" / "scan_1.nii").write_bytes(b"broken")
         (second,) = (r for r in sent.collect(self.REQUESTS).returned if r.case_id == "scan_1")
-        assert sent.refuse(second, "wrong shape") == sent.folder / "quarantine" / "scan_1_2.nii"
+        assert sent.aside(second) == sent.folder / "quarantine" / "scan_1_2.nii"
+        sent.refuse(second, "wrong shape")
+        assert (sent.folder / "quarantine" / "scan_1_2.txt").read_text() == "wrong shape\n"
         assert (sent.folder / "quarantine" / "scan_1_1.txt").read_text() == "wrong label\n"
 
 

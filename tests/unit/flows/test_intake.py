@@ -42,8 +42,11 @@ class Person:
             skipped={k: v for k, v in self.answer.skipped.items() if k in wanted},
         )
 
-    def refuse(self, returned: Returned, reason: str) -> Path | None:
-        return returned.path.replace(self.folder / f"{returned.case_id}.refused")
+    def aside(self, returned: Returned) -> Path | None:
+        return self.folder / f"{returned.case_id}.refused"
+
+    def refuse(self, returned: Returned, reason: str) -> None:
+        returned.path.replace(self.folder / f"{returned.case_id}.refused")
 
     def waits_for(self, requests: Sequence[Request]) -> str:
         return ", ".join(request.case_id for request in requests)
@@ -226,7 +229,7 @@ class TestLettingIn:
         write_volume(person.folder / "b.nii.gz", make_label_map(3), affine)
         person.answer = Answer(returned=tuple(returned(person.folder / f"{name}.nii.gz") for name in "ab"))
 
-        def full(self: Person, returned: Returned, reason: str) -> Path | None:
+        def full(self: Person, returned: Returned, reason: str) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Person, "refuse", full)
@@ -234,9 +237,29 @@ class TestLettingIn:
             taken = gate.take_in(0, [request("a"), request("b")], person)
             assert "cannot be used" in taken.refused["a"]
         assert [each.case_id for each in gate.campaign.annotations()] == ["b"]
-        (entry,) = payloads(gate, "refused")
+        planned, entry = payloads(gate, "refused")
+        assert planned["path"] == "work/a.refused"
         assert str(entry["reason"]).endswith("it could not be put aside (No space left on device)")
+        assert entry["path"] == "work/a.nii.gz"
         assert (person.folder / "a.nii.gz").is_file()
+
+    def test_a_kill_before_it_is_put_aside_is_made_good(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gate = intake("case")
+        write_volume(person.folder / "a.nii.gz", np.full((8, 12, 16), 9, np.uint8), affine)
+        person.answer = Answer(returned=(returned(person.folder / "a.nii.gz"),))
+
+        def killed(self: Person, returned: Returned, reason: str) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Person, "refuse", killed)
+            with pytest.raises(KeyboardInterrupt):
+                gate.take_in(0, [request("a")], person)
+        assert "cannot be used" in gate.take_in(0, [request("a")], person).refused["a"]
+        assert len(payloads(gate, "refused")) == 1
+        assert (person.folder / "a.refused").is_file()
 
     def test_a_missing_extra_is_told_and_nothing_is_refused(
         self,

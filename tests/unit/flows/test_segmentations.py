@@ -169,6 +169,7 @@ def test_a_folder_hands_them_out_and_takes_them_back(tmp_path: Path, array: np.n
     (returned,) = folder.collect([request]).returned
     assert returned.path == back
     assert "not asked for, so not read: scan_2.seg.nrrd" in folder.waits_for([request])
-    place = folder.refuse(returned, "no")
+    place = folder.aside(returned)
+    folder.refuse(returned, "no")
     assert place == tmp_path / "work" / "quarantine" / "scan_1_1.seg.nrrd"
     assert read_label_map(tmp_path / "proposal.nii.gz").array.any()
