@@ -120,6 +120,11 @@ class ComparisonConfig(Model):
             return ()
         return self.primary.seeds or self.seeds_of(self.primary.arm)
 
+    def secondary_arms(self) -> tuple[str, ...]:
+        """Arms whose contrast with the control is secondary: all others, but for the declared pair."""
+        declared = {self.primary.arm, self.primary.against} if self.primary else set()
+        return tuple(arm for arm in self.arms if arm != self.control and {arm, self.control} != declared)
+
     def _unknown_base(self) -> list[str]:
         if (self.campaign is None) is (self.semi_supervised is None):
             return ["name what the arms vary: either 'campaign' or 'semi_supervised', the path of its YAML"]

@@ -76,12 +76,13 @@ def declared_runs(findings: Findings) -> dict[str, ArmRuns]:
 
 def find(config: ComparisonConfig, tables: Tables) -> Findings:
     """Compute everything that the finished units can say."""
-    runs, family = arm_runs(tables, config.arms), planned(config, len(MEASURES))
+    runs, secondary = arm_runs(tables, config.arms), config.secondary_arms()
+    family = len(secondary) * len(MEASURES)
     return Findings(
         runs=runs,
         alike=_alike(runs),
         primary=corrected(_primary(config, runs), len(MEASURES)),
-        secondary=corrected(_with_control(config, runs, but_primary=True), family),
+        secondary=corrected(_with_control(config, runs, secondary), family),
         family=family,
         summaries={currency: _summaries(runs, currency) for currency in SHOWN_CURRENCIES},
         savings=_savings(config, runs),
@@ -89,13 +90,6 @@ def find(config: ComparisonConfig, tables: Tables) -> Findings:
         overlap=_overlap(tables.selections, list(runs)),
         groups=_groups(config, runs),
     )
-
-
-def planned(config: ComparisonConfig, measures: int) -> int:
-    """How many secondary contrasts a comparison plans: of each arm with the control, in each measure."""
-    declared = {config.primary.arm, config.primary.against} if config.primary else set()
-    arms = [arm for arm in config.arms if arm != config.control and {arm, config.control} != declared]
-    return measures * len(arms)
 
 
 def contrast_table(findings: Findings) -> pd.DataFrame:
@@ -159,16 +153,16 @@ def _primary(config: ComparisonConfig, runs: Mapping[str, ArmRuns]) -> tuple[Con
 
 
 def _with_control(
-    config: ComparisonConfig, runs: Mapping[str, ArmRuns], *, but_primary: bool
+    config: ComparisonConfig, runs: Mapping[str, ArmRuns], arms: Iterable[str]
 ) -> tuple[Contrast, ...]:
+    """Contrasts of those of some arms that have finished runs, in each measure."""
     control = runs.get(config.control)
-    declared = {config.primary.arm, config.primary.against} if config.primary and but_primary else set()
     if control is None:
         return ()
     found = (
-        contrast(each, control, measure=measure, currency=config.currency)
-        for arm, each in runs.items()
-        if arm != config.control and {arm, config.control} != declared
+        contrast(runs[arm], control, measure=measure, currency=config.currency)
+        for arm in arms
+        if arm in runs
         for measure in MEASURES
     )
     return tuple(each for each in found if each is not None)
@@ -245,5 +239,5 @@ def _group(
         runs=part,
         alike=_alike(part),
         summaries=_summaries(part, config.currency),
-        contrasts=_with_control(config, part, but_primary=False),
+        contrasts=_with_control(config, part, [arm for arm in part if arm != config.control]),
     )

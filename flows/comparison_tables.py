@@ -56,14 +56,15 @@ def read_tables(units: Sequence[Unit]) -> Tables:
             start.
     """
     found = {unit.name: _opened(unit) for unit in units}
+    changes = {unit.name: campaigns.changes(unit.config) for unit in units}
     finished = [
         (unit, each)
         for unit in units
-        if (each := found[unit.name]) and each.event("finished") and not _is_no_pair(unit)
+        if (each := found[unit.name]) and each.event("finished") and not _is_no_pair(changes[unit.name])
     ]
     _check_paired(finished)
     return Tables(
-        units=_table([_unit_row(unit, found[unit.name]) for unit in units]),
+        units=_table([_unit_row(unit, found[unit.name], changes[unit.name]) for unit in units]),
         rounds=_gathered(finished, _round_rows),
         results=_gathered(finished, _result_rows),
         selections=_gathered(finished, _selection_rows),
@@ -134,9 +135,9 @@ def _opened(unit: Unit) -> Campaign | None:
     return campaigns.open_campaign(unit.folder)
 
 
-def _is_no_pair(unit: Unit) -> bool:
+def _is_no_pair(changes: Sequence[str]) -> bool:
     """Whether a unit was made with another value of a key that pairs arms."""
-    return any(pairs_arms(change.split(":")[0]) for change in campaigns.changes(unit.config))
+    return any(pairs_arms(change.split(":")[0]) for change in changes)
 
 
 def _check_paired(finished: Sequence[tuple[Unit, Campaign]]) -> None:
@@ -160,7 +161,7 @@ def _start(campaign: Campaign) -> Mapping[str, Any]:
     return begun.payload
 
 
-def _unit_row(unit: Unit, campaign: Campaign | None) -> dict[str, Any]:
+def _unit_row(unit: Unit, campaign: Campaign | None, changes: Sequence[str]) -> dict[str, Any]:
     started = campaign is not None and campaign.event("start") is not None
     begun = _start(campaign) if campaign is not None and started else {}
     results = campaign.events("result") if campaign is not None else []
@@ -169,8 +170,8 @@ def _unit_row(unit: Unit, campaign: Campaign | None) -> dict[str, Any]:
         "arm": unit.arm,
         "seed": unit.seed,
         "campaign": unit.name,
-        "state": _state(unit, campaign),
-        "changed": "; ".join(campaigns.changes(unit.config)),
+        "state": _state(campaign, changes),
+        "changed": "; ".join(changes),
         "reads_references": unit.reads_references,
         "rounds": len(results),
         "planned": unit.rounds,
@@ -183,10 +184,10 @@ def _unit_row(unit: Unit, campaign: Campaign | None) -> dict[str, Any]:
     }
 
 
-def _state(unit: Unit, campaign: Campaign | None) -> str:
+def _state(campaign: Campaign | None, changes: Sequence[str]) -> str:
     if campaign is None:
         return "not started"
-    return "made with another configuration" if _is_no_pair(unit) else campaigns.state(campaign)
+    return "made with another configuration" if _is_no_pair(changes) else campaigns.state(campaign)
 
 
 def _gathered(

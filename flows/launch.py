@@ -18,6 +18,7 @@ from flows.annotators.segmentations import require_slicerio
 from flows.audit_options import AuditOptions
 from flows.campaign import Campaign
 from flows.comparison_config import Comparison, Unit
+from flows.comparison_declaration import declare
 from flows.config import ActiveLearningConfig
 from flows.data_config import DataModel
 from flows.mask_filter_options import FilterOptions
@@ -81,13 +82,11 @@ def launch_comparison(comparison: Comparison, units: Sequence[Unit], display: Di
         killed = campaigns.end_orphans(own)
         environment.prepare(own)
         with FileLock(comparison.config.folder / ".data.lock"):
+            declare(comparison)
             _generate(units[0].config.data, root, display)
         from flows.comparison import Runner, comparison_flow
-        from flows.comparison_declaration import declare
         from flows.tracking import open_store
 
-        with FileLock(comparison.config.folder / ".data.lock"):
-            declare(comparison)
         open_store(root, comparison.config.name)
         runner = Runner(comparison=comparison, units=tuple(units), display=display)
         failed: dict[str, str] = comparison_flow.with_options(flow_run_name=comparison.config.name)(

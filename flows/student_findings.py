@@ -14,7 +14,7 @@ from cohort.comparison.contrasts import Contrast, Measure, contrast, corrected
 from cohort.comparison.runs import ArmRuns
 from cohort.comparison.summaries import band
 from flows.comparison_config import ComparisonConfig
-from flows.comparison_findings import contrast_row, planned
+from flows.comparison_findings import contrast_row
 from flows.comparison_tables import Metric, Tables, arm_runs
 
 LABELLED_ONLY = "labelled only"
@@ -75,12 +75,14 @@ class StudentFindings:
 def find_students(config: ComparisonConfig, tables: Tables) -> StudentFindings:
     """Compute everything that the finished trainings can say."""
     runs = {measure: _last(config, tables, metric) for measure, metric in _METRICS.items()}
-    dsc, family = runs["final"], planned(config, len(_METRICS))
+    dsc = runs["final"]
+    secondary = [arm for arm in config.secondary_arms() if arm in dsc]
+    family = len(config.secondary_arms()) * len(_METRICS)
     gains = tuple(_contrasts(runs, (arm for arm in dsc if arm != LABELLED_ONLY), LABELLED_ONLY))
     return StudentFindings(
         runs=dsc,
         primary=corrected(_primary(config, runs), len(_METRICS)),
-        secondary=corrected(tuple(_contrasts(runs, _others(config, dsc), config.control)), family),
+        secondary=corrected(tuple(_contrasts(runs, secondary, config.control)), family),
         family=family,
         gains=gains,
         summaries=tuple(_summary(each, runs["final_nsd"][arm]) for arm, each in dsc.items()),
@@ -120,16 +122,6 @@ def _last(config: ComparisonConfig, tables: Tables, metric: Metric) -> dict[str,
     if config.control not in runs:
         return last
     return {LABELLED_ONLY: runs[config.control].of_round(0).named(LABELLED_ONLY), **last}
-
-
-def _others(config: ComparisonConfig, runs: Mapping[str, ArmRuns]) -> list[str]:
-    """Arms whose contrast with the control is secondary."""
-    declared = {config.primary.arm, config.primary.against} if config.primary else set()
-    return [
-        arm
-        for arm in runs
-        if arm not in (LABELLED_ONLY, config.control) and {arm, config.control} != declared
-    ]
 
 
 def _contrasts(

@@ -140,11 +140,10 @@ def corrected(contrasts: Sequence[Contrast], family: int) -> tuple[Contrast, ...
         contrasts: those that can be computed so far.
         family: how many were planned; those that are missing, or have no p yet, count as if they had p = 1.
     """
-    known = [found.t_p for found in contrasts if not math.isnan(found.t_p)]
-    adjusted = iter(holm([*known, *[1.0] * (family - len(known))]))
-    return tuple(
-        found if math.isnan(found.t_p) else replace(found, holm_p=next(adjusted)) for found in contrasts
-    )
+    p_values = [found.t_p for found in contrasts]
+    missing = family - sum(not math.isnan(p) for p in p_values)
+    adjusted = holm([*p_values, *[1.0] * missing])[: len(contrasts)]
+    return tuple(replace(found, holm_p=p) for found, p in zip(contrasts, adjusted, strict=True))
 
 
 def _weights(first: ArmRuns, second: ArmRuns, measure: Measure, currency: str) -> tuple[Values, Values]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from cohort.annotation import Request
+from cohort.case import Structure
 from cohort.errors import AnnotationError
 from cohort.volume import SUFFIXES
 from flows.annotators.base import Answer, Returned
@@ -27,7 +28,7 @@ def answers(
     find: Callable[[str], tuple[Path, ...]],
     *,
     asked: Collection[str],
-    structures: Sequence[str],
+    structures: Sequence[Structure],
 ) -> Answer:
     """What is back of some requests: label maps, cases that are skipped, and what cannot be decided yet.
 
@@ -39,7 +40,7 @@ def answers(
         requests: to look for.
         find: the files of a case, none where it is not back.
         asked: ids of all cases of the round, which remarks may be about.
-        structures: names that remarks may use.
+        structures: that remarks may name.
 
     Raises:
         AnnotationError: for a `returns.csv` that cannot be read, or is about something else.
@@ -115,13 +116,14 @@ def _check_asked(table: Path, notes: Mapping[str, Note], asked: Collection[str])
         )
 
 
-def _absent(note: Note, structures: Sequence[str], where: str) -> frozenset[str]:
+def _absent(note: Note, structures: Sequence[Structure], where: str) -> frozenset[str]:
     """Structures that are declared absent, as the data set calls them; commas separate them too."""
-    by_name = {plain(name): name for name in structures}
+    by_name = {plain(structure.name): structure.name for structure in structures}
     names = [part for text in note.absent for part in ([text] if plain(text) in by_name else text.split(","))]
     unknown = [name.strip() for name in names if plain(name) not in by_name]
     if unknown:
+        known = ", ".join(by_name.values())
         raise AnnotationError(
-            f"{where}: absent names {unknown[0]!r}, which is none of the structures {', '.join(structures)}"
+            f"{where}: absent names {unknown[0]!r}, which is none of the structures {known}"
         )
     return frozenset(by_name[plain(name)] for name in names)

@@ -57,8 +57,7 @@ class Folder:
 
     def collect(self, requests: Sequence[Request]) -> Answer:
         """The label maps that lie in `done`, with what `returns.csv` says of them."""
-        names = [structure.name for structure in self.structures]
-        return answers(self.folder, requests, self._done, asked=self.asked, structures=names)
+        return answers(self.folder, requests, self._done, asked=self.asked, structures=self.structures)
 
     def aside(self, returned: Returned) -> Path | None:
         """A file of its own in `quarantine`."""

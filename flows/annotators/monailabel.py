@@ -65,8 +65,7 @@ class MonaiLabel:
 
     def collect(self, requests: Sequence[Request]) -> Answer:
         """The label maps that people saved, with what `returns.csv` says of them."""
-        names = [structure.name for structure in self.structures]
-        return answers(self.folder, requests, self._final, asked=self.asked, structures=names)
+        return answers(self.folder, requests, self._final, asked=self.asked, structures=self.structures)
 
     def aside(self, returned: Returned) -> Path | None:
         """A file of its own in `quarantine`."""
