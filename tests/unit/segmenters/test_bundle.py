@@ -66,9 +66,9 @@ def threshold(write_bundle, tmp_path):
 
 @pytest.fixture
 def segmenter(tmp_path):
-    def make(path, **settings) -> BundleSegmenter:
+    def make(path, device="auto", **settings) -> BundleSegmenter:
         config = BundleConfig(path=str(path), trust=True, **{"precision": "float32", **settings})
-        return BundleSegmenter(config, tmp_path / "work")
+        return BundleSegmenter(config, tmp_path / "work", device)
 
     return make
 
@@ -140,7 +140,7 @@ class TestAsItIs:
     def test_says_what_monais_own_workflow_says(self, write_bundle, segmenter, case, tmp_path):
         bundle = write_bundle(tmp_path / "unet", {"preprocessing": preprocessing(3.0, 1.0, 0.5)})
         channels = {"liver": 1, "spleen": 2, "stomach": 3}
-        prediction = predicted(segmenter(bundle, channels=channels), case.view(), tmp_path)
+        prediction = predicted(segmenter(bundle, "cpu", channels=channels), case.view(), tmp_path)
 
         parser = monai.bundle.ConfigParser(json.loads((bundle / "configs" / "inference.json").read_text()))
         network = parser.get_parsed_content("network_def").eval()
@@ -150,7 +150,7 @@ class TestAsItIs:
         with torch.inference_mode():
             logits = parser.get_parsed_content("inferer")(data["image"][None], network)[0]
         data["pred"] = torch.softmax(logits, dim=0)
-        back = Invertd("pred", prepare, orig_keys="image", nearest_interp=False)(data)["pred"]
+        back = Invertd("pred", prepare, orig_keys="image", nearest_interp=False, device="cpu")(data)["pred"]
         expected = np.array([0, 2, 5, 9])[back.argmax(dim=0).numpy()].T
 
         assert len(np.unique(expected)) > 2
@@ -247,7 +247,7 @@ class TestFineTuning:
     def test_the_same_seed_gives_the_same_weights(self, tuned, write_case, tmp_path):
         cases = [write_case("a", 3), write_case("b", 4, annotated=("stomach",))]
         first, again, other = (
-            tuned().fit(cases, STRUCTURES, tmp_path / f"w{n}", seed=seed)[0]
+            tuned(device="cpu").fit(cases, STRUCTURES, tmp_path / f"w{n}", seed=seed)[0]
             for n, seed in enumerate((1, 1, 2))
         )
 

@@ -62,6 +62,6 @@ def test_weights_of_a_training_do_not_depend_on_them(write_case, structures, con
     made = []
     for number, slices in enumerate(([], [0, 1, 4, 5, 7], [3])):
         case = replace(write_case("a", 0, labels=changed(labels, slices)), slabs=SLABS)
-        *_, last = TorchSegmenter(config).fit([case], structures, tmp_path / str(number), seed=0)
+        *_, last = TorchSegmenter(config, "cpu").fit([case], structures, tmp_path / str(number), seed=0)
         made.append(last.sha256)
     assert made[0] == made[1] != made[2]

@@ -19,7 +19,7 @@ def cases(write_case):
 
 
 def test_same_seed_same_weights(cases, structures, config, tmp_path):
-    segmenter = TorchSegmenter(config)
+    segmenter = TorchSegmenter(config, "cpu")  # on a GPU it is not promised
 
     (first,) = segmenter.fit(cases, structures, tmp_path / "1", seed=5)
     torch.rand(3)
