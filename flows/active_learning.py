@@ -18,29 +18,25 @@ from prefect.states import Crashed
 from cohort.annotation import Annotation, Request
 from cohort.budget import Cost
 from cohort.case import Case
-from cohort.errors import AnnotationError, CampaignError, SelectionError
+from cohort.errors import AnnotationError, CampaignError
 from cohort.records import Prediction, QualityScore
-from cohort.selection import Candidate, select
 from cohort.slab_scores import scores_within
-from cohort.volume import write_bytes
 from flows import campaign as campaigns
 from flows import data, report, rounds
 from flows.annotation_work import make_annotator, note_waiting, work_items
 from flows.annotators.oracle import Oracle
 from flows.campaign import Campaign
-from flows.candidates import NO_FEATURES, candidates, ranked_table
 from flows.config import ActiveLearningConfig
 from flows.config_files import as_dict, config_sha256
 from flows.environment import code_version, use_threads
 from flows.estimator_stages import score_pool
-from flows.features import CACHE, FeatureTable, feature_stage, segmenter_table
 from flows.intake import Intake
 from flows.progress import Display
 from flows.promotion import Promoter, counted, shown
-from flows.requests import Unit, annotated_slabs, as_listed, askable, only_requested, requested
+from flows.requests import Unit, askable, only_requested, requested
+from flows.round_choice import RoundChoice
 from flows.round_figures import draw_round
 from flows.round_stages import RoundStages
-from flows.slab_candidates import SlabPool
 from flows.stages import file_sha256, json_number, json_sha256
 from flows.tracking import Tracker
 from flows.trial import Trial, trial_entry
@@ -170,11 +166,10 @@ class Loop:
         found = score_pool(stages, pool, predictions, self.config.estimator_name, taught=self._taught(stages))
         scores = trial.recalibrated(found)
         if self.campaign.event("selection", stages.number) is None:
-            looks = self._looks(stages, predictions)
-            choice = self._candidates(stages, pool, predictions, scores, looks)
-            if not choice and self.config.unit == "slices":
+            asked = self._askable(stages.annotations)
+            choice = RoundChoice(campaign=self.campaign, stages=stages, asked=asked)
+            if not choice.make(pool, predictions, scores, trial):
                 return self._finish("no slab of the pool is left to annotate")
-            self._select(stages, choice, looks, scores, trial)
         if self._promoter is not None:
             self._promote(self._promoter, stages, pool, predictions)
         return self._annotate(stages, predictions, scores)
@@ -285,95 +280,6 @@ class Loop:
             f"[bold]{self.called} {stages.number}[/bold]: {len(labelled)} labelled cases, "
             f"{shown(stages.pseudo_labels)}DSC {summary.dsc:.3f}, NSD {summary.nsd:.3f}"
         )
-
-    def _candidates(
-        self,
-        stages: RoundStages,
-        pool: Sequence[Case],
-        predictions: Sequence[Prediction],
-        scores: Sequence[QualityScore],
-        looks: FeatureTable,
-    ) -> tuple[Candidate, ...]:
-        slabs = None
-        if self.config.unit == "slices":
-            done = annotated_slabs(stages.annotations)
-            slabs = SlabPool.read(predictions, stages.structures, self.config.slices_per_slab, done)
-        return candidates(
-            [case.view() for case in pool],
-            predictions,
-            scores,
-            stages.structures,
-            self.config.budget.cost_model,
-            unit=self.config.unit,
-            asked=self._askable(stages.annotations),
-            looks=looks,
-            slabs=slabs,
-        )
-
-    def _select(
-        self,
-        stages: RoundStages,
-        choice: Sequence[Candidate],
-        looks: FeatureTable,
-        scores: Sequence[QualityScore],
-        trial: Trial,
-    ) -> None:
-        strategy, used, evidence = trial.strategy()
-        if used != self.config.strategy and evidence is not None:
-            self.display.say(
-                f"[yellow]round {stages.number}: {evidence.cases} annotated cases do not show that the order "
-                f"of {self.config.estimator_name} has to do with DSC (rank correlation "
-                f"{evidence.correlation:.2f}, p {evidence.p:.2f}); this round is chosen by {used}[/yellow]"
-            )
-        budget = self.config.budget.limit
-        selection = select(
-            strategy,
-            choice,
-            budget,
-            round=stages.number,
-            rounds=self.config.rounds - 1,
-            labelled=looks.of(sorted({annotation.case_id for annotation in stages.annotations})),
-            seed=self.config.seed,
-        )
-        if not selection.selected:
-            raise SelectionError(
-                f"Round {stages.number}: no case of the pool fits into a budget of {budget.per_round:g} "
-                f"{budget.currency}; start a campaign with a larger budget.per_round"
-            )
-        table = ranked_table(selection, scores, stages.structures).to_csv(index=False).encode()
-        write_bytes(stages.folder / rounds.RANKED, table)
-        self.campaign.append(
-            "selection",
-            round=stages.number,
-            strategy=self.config.strategy,
-            estimator=self.config.estimator_name,
-            used_strategy=used,
-            evidence=asdict(evidence) if evidence is not None else None,
-            selected=list(selection.selected),
-            requests=as_listed(selection.requests),
-            held_back=[[*key, why] for key, why in selection.held_back.items()],
-            predicted_cost=selection.predicted_cost.as_dict(),
-            ranked_sha256=file_sha256(stages.folder / rounds.RANKED),
-        )
-
-    def _looks(self, stages: RoundStages, predictions: Sequence[Prediction]) -> FeatureTable:
-        """How alike the labelled cases and the pool are, where the strategy asks for it."""
-        if not self.config.uses_features:
-            return NO_FEATURES
-        by_id = self.cohort.dataset.by_id
-        table = feature_stage(
-            self.campaign.folder,
-            [by_id[case_id].view() for case_id in (*self.cohort.start, *self.cohort.pool)],
-            self.fingerprints,
-            self.config.campaigns_root / CACHE,
-            stages.step,
-        )
-        if self.config.features == "image":
-            return table
-        known = {prediction.case_id for prediction in predictions}
-        annotated = sorted({annotation.case_id for annotation in stages.annotations} - known)
-        labelled = stages.segment("labelled", [by_id[name] for name in annotated], stages.train())
-        return segmenter_table([*predictions, *labelled], table.broken)
 
     def _annotate(
         self, stages: RoundStages, predictions: Sequence[Prediction], scores: Sequence[QualityScore]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 
 from cohort.errors import AnnotationError, BusyError, CampaignError, SentinelLoopError
+from flows import cli_masks
+from flows.console import Quiet, err, out
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,16 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Segments a pool, scores every mask, sends the worst to a human within a budget, and retrains.",
 )
-_out, _err = Console(), Console(stderr=True)
 
 Root = Annotated[Path, typer.Option("--campaigns-root", help="Folder that holds the campaigns.")]
 CampaignName = Annotated[str, typer.Argument(help="Name of a campaign, or path of its folder.")]
-Weights = Annotated[Path, typer.Option(help="A sentinel (.safetensors), or published weights (.pth).")]
-Embeddings = Annotated[
-    Path | None, typer.Option(help="Text embeddings (label_embedding.pkl) of published weights.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 _DEFAULT_ROOT = Path("campaigns")
 _INTERRUPTED = 130
 
@@ -37,7 +31,7 @@ _INTERRUPTED = 130
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the libraries say.")] = False,
 ) -> None:
-    handler = RichHandler(console=_err, show_path=False, show_time=False, markup=False)
+    handler = RichHandler(console=err, show_path=False, show_time=False, markup=False)
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR, handlers=[handler], format="%(message)s"
     )
@@ -58,7 +52,7 @@ def active_learning(
     from flows.launch import launch
     from flows.progress import Display
 
-    _show_status(launch(load_config(config, settings or ()), Display(console=_err, quiet=quiet)))
+    _show_status(launch(load_config(config, settings or ()), Display(console=err, quiet=quiet)))
 
 
 @app.command("semi-supervised")
@@ -75,7 +69,7 @@ def semi_supervised(
     from flows.semi_supervised_config import load_semi_supervised
 
     loaded = load_semi_supervised(config, settings or ())
-    _show_status(launch_semi_supervised(loaded, Display(console=_err, quiet=quiet)))
+    _show_status(launch_semi_supervised(loaded, Display(console=err, quiet=quiet)))
 
 
 @app.command("resume")
@@ -89,7 +83,7 @@ def resume(
     from flows.progress import Display
 
     config = campaign_config(_open(campaign, campaigns_root))
-    _show_status(launch(config, Display(console=_err, quiet=quiet)))
+    _show_status(launch(config, Display(console=err, quiet=quiet)))
 
 
 @app.command("ingest")
@@ -113,14 +107,14 @@ def ingest(
         time.sleep(watch)
         found = _look(opened, watch)
     if found is None:
-        _out.print(f"{opened.name} does not wait for annotation", highlight=False)
+        out.print(f"{opened.name} does not wait for annotation", highlight=False)
     elif found.waits_for:
-        _out.print(f"Waits for {_escaped(found.waits_for)}", highlight=False, soft_wrap=True)
+        out.print(f"Waits for {_escaped(found.waits_for)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1 if found.taken.refused else 0)
     elif then_resume:
-        _show_status(launch(campaign_config(opened), Display(console=_err)))
+        _show_status(launch(campaign_config(opened), Display(console=err)))
     else:
-        _out.print(f"All is back: sentinel-loop resume {opened.name}", highlight=False, soft_wrap=True)
+        out.print(f"All is back: sentinel-loop resume {opened.name}", highlight=False, soft_wrap=True)
 
 
 def _look(campaign, watch: float):  # type: ignore[no-untyped-def]
@@ -133,7 +127,7 @@ def _look(campaign, watch: float):  # type: ignore[no-untyped-def]
         except (AnnotationError, BusyError) as error:
             if not watch:
                 raise
-            _out.print(f"[red]not yet[/red]  {_escaped(str(error))}", highlight=False, soft_wrap=True)
+            out.print(f"[red]not yet[/red]  {_escaped(str(error))}", highlight=False, soft_wrap=True)
             time.sleep(watch)
             continue
         _show_taken(found)
@@ -151,7 +145,7 @@ def _show_taken(found) -> None:  # type: ignore[no-untyped-def]
         *(f"[yellow]left[/yellow]     {_escaped(why)}" for why in found.taken.unsettled.values()),
     ]
     for line in lines:
-        _out.print(line, highlight=False, soft_wrap=True)
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command("status")
@@ -180,164 +174,13 @@ def track(campaign: CampaignName, campaigns_root: Root = _DEFAULT_ROOT) -> None:
         raise CampaignError(
             f"MLflow could not be written; the ledger of {opened.folder} still holds everything"
         )
-    _out.print(f"{opened.name} is in MLflow", highlight=False)
+    out.print(f"{opened.name} is in MLflow", highlight=False)
 
 
-@app.command("score")
-def score(
-    image: Annotated[Path, typer.Option(help="NIfTI image.")],
-    mask: Annotated[list[Path], typer.Option(help="NIfTI mask or label map. Repeatable.")],
-    structure: Annotated[list[str], typer.Option(help="What the mask is of. Repeatable.")],
-    weights: Weights,
-    embeddings: Embeddings = None,
-    label: Annotated[
-        list[int] | None, typer.Option(help="Label of the structure in a label map. Repeatable.")
-    ] = None,
-    precision: Precision = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every slice.")] = False,
-) -> None:
-    """Predict the DSC of masks of one image."""
-    from flows import score as scoring
-    from flows.stages import file_sha256
-    from sentinel import Sentinel
-
-    requests = scoring.mask_requests(mask, structure, label or ())
-    sentinel = Sentinel.load(weights, embeddings, precision=precision)
-    scores = scoring.score_files(image, requests, sentinel)
-    if as_json:
-        about = {"image": str(image), "weights_sha256": file_sha256(weights)}
-        typer.echo(json.dumps(scoring.as_json(scores, about), indent=1, allow_nan=False))
-    else:
-        _out.print(scoring.as_table(scores))
-
-
-@app.command("audit")
-def audit(
-    dataset: Annotated[Path, typer.Argument(help="Folder of the data set.")],
-    layout: Annotated[str, typer.Option(help="totalsegmentator, decathlon or nnunet.")],
-    weights: Weights,
-    embeddings: Embeddings = None,
-    out: Annotated[Path, typer.Option(help="Table to write; a page and more are written beside it.")] = Path(
-        "scores.csv"
-    ),
-    masks: Annotated[Path | None, typer.Option(help="Folder of other masks than the data set's own.")] = None,
-    metadata: Annotated[
-        Path | None, typer.Option(help="Table of the cases, .csv, with a column case_id.")
-    ] = None,
-    group_by: Annotated[
-        list[str] | None, typer.Option(help="Column of the metadata to compare. Repeatable.")
-    ] = None,
-    precision: Precision = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 takes all cores.")] = 0,
-    worst: Annotated[int, typer.Option(min=0, help="Pictures of the worst masks on the page.")] = 24,
-    quiet: Quiet = False,
-) -> None:
-    """Score every mask of a data set, worst first; started again, it goes on where it was."""
-    from flows.audit_options import AuditOptions
-    from flows.launch import launch_audit
-    from flows.progress import Display
-
-    options = AuditOptions(
-        root=dataset,
-        layout=layout,
-        weights=weights,
-        embeddings=embeddings,
-        out=out,
-        masks=masks,
-        metadata=metadata,
-        group_by=tuple(group_by or ()),
-        precision=precision,
-        device=device,
-        threads=threads,
-        worst=worst,
-    )
-    table = launch_audit(options, Display(console=_err, quiet=quiet))
-    scored = int(table["predicted_dsc"].notna().sum())
-    _out.print(f"{scored} of {len(table)} masks scored, worst first: {out}", highlight=False, soft_wrap=True)
-    _out.print(f"Look at the worst: {out.with_suffix('.html')}", highlight=False, soft_wrap=True)
-
-
-@app.command("filter")
-def filter_(
-    predictions: Annotated[Path, typer.Argument(help="A data set with masks, or a folder of masks alone.")],
-    weights: Weights,
-    embeddings: Embeddings = None,
-    out: Annotated[Path, typer.Option(help="Folder that gets the kept masks and kept.csv.")] = Path("kept"),
-    keep: Annotated[float, typer.Option(help="Fraction of the masks to keep, best first.")] = 0.5,
-    per: Annotated[str, typer.Option(help="What the fraction is of: structure, case or all.")] = "structure",
-    minimum: Annotated[
-        float | None, typer.Option(help="Keep masks from this predicted DSC on, instead of a fraction.")
-    ] = None,
-    minimum_lower: Annotated[
-        float | None, typer.Option(help="Keep masks whose lower bound of the DSC is this or more, instead.")
-    ] = None,
-    balance: Annotated[
-        float | None, typer.Option(help="Most masks of a structure, relative to the rarest.")
-    ] = None,
-    layout: Annotated[str, typer.Option(help="auto, totalsegmentator, decathlon or nnunet.")] = "auto",
-    data: Annotated[Path | None, typer.Option(help="Data set of masks that lie elsewhere.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of images, where there is no data set.")] = None,
-    structure: Annotated[
-        list[str] | None, typer.Option(help="name=label, with --images. Repeatable.")
-    ] = None,
-    keep_absent: Annotated[bool, typer.Option(help="Keep empty masks as 'not there'.")] = False,
-    ignore_label: Annotated[int, typer.Option(help="Label for structures not kept; 0: background.")] = 0,
-    precision: Precision = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 takes all cores.")] = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Keep the good masks of a data set or of any tool; started again, it goes on where it was."""
-    from flows.launch import launch_filter
-    from flows.mask_filter_options import FilterOptions, filter_settings, named_labels
-    from flows.progress import Display
-
-    options = FilterOptions(
-        predictions=predictions,
-        weights=weights,
-        out=out,
-        settings=filter_settings(keep, per, minimum, minimum_lower, balance),
-        embeddings=embeddings,
-        layout=layout,
-        data=data,
-        images=images,
-        structures=named_labels(structure or ()),
-        keep_absent=keep_absent,
-        ignore_label=ignore_label,
-        precision=precision,
-        device=device,
-        threads=threads,
-    )
-    table = launch_filter(options, Display(console=_err, quiet=quiet))
-    kept = int(table["kept"].sum())
-    _out.print(
-        f"{kept} of {len(table)} masks kept, in {options.masks}: scores and reasons are in {options.table}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-@app.command("train-sentinel")
-def train_sentinel(
-    config: Annotated[Path, typer.Option("--config", "-c", help="YAML of the training.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Override, for example data.root=scans. Repeatable.")
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Train, calibrate and test a sentinel on labelled scans; started again, it goes on where it was."""
-    from flows.launch import launch_sentinel_training
-    from flows.progress import Display
-    from flows.sentinel_config import load_sentinel_training
-
-    loaded = load_sentinel_training(config, settings or ())
-    sentinel = launch_sentinel_training(loaded, Display(console=_err, quiet=quiet))
-    from flows.sentinel_report import headline_table
-
-    _out.print(headline_table(sentinel.parent))
-    _out.print(f"The sentinel: {sentinel}", highlight=False, soft_wrap=True)
-    _out.print(f"Its model card: {sentinel.with_name('model_card.md')}", highlight=False, soft_wrap=True)
+app.command("score")(cli_masks.score)
+app.command("audit")(cli_masks.audit)
+app.command("filter")(cli_masks.filter_)
+app.command("train-sentinel")(cli_masks.train_sentinel)
 
 
 @app.command("compare")
@@ -361,14 +204,14 @@ def compare(
 
     comparison = load_comparison(config, settings or ())
     units = comparison.only(listed(arms), numbers(seeds))
-    display = Display(console=_err, quiet=quiet)
+    display = Display(console=err, quiet=quiet)
     failed = {} if report_only else launch_comparison(comparison, units, display)
     page = report_comparison(comparison)
-    _out.print(f"The report: {page}", highlight=False, soft_wrap=True)
+    out.print(f"The report: {page}", highlight=False, soft_wrap=True)
     for name, reason in failed.items():
-        _err.print(f"[red]{name} failed:[/red] {_escaped(reason)}", highlight=False, soft_wrap=True)
+        err.print(f"[red]{name} failed:[/red] {_escaped(reason)}", highlight=False, soft_wrap=True)
     if failed:
-        _err.print(f"{len(failed)} of {len(units)} campaigns failed; the same command tries them again.")
+        err.print(f"{len(failed)} of {len(units)} campaigns failed; the same command tries them again.")
         raise typer.Exit(1)
 
 
@@ -407,12 +250,12 @@ def ui(
 
     def served(address: str) -> None:
         typer.echo(charts_link(address, experiment))
-        _err.print("Open the link above to see the rounds; Ctrl-C ends the server.", highlight=False)
+        err.print("Open the link above to see the rounds; Ctrl-C ends the server.", highlight=False)
 
     try:
         mlflow_ui.serve(opened.folder.parent, host, port, served)
     except KeyboardInterrupt:
-        _err.print("Stopped.")
+        err.print("Stopped.")
 
 
 def main() -> None:
@@ -420,14 +263,14 @@ def main() -> None:
     try:
         app()
     except SentinelLoopError as error:
-        _err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
-        _err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
-            _err.print("Stopped; the same command goes on from here.")
+            err.print("Stopped; the same command goes on from here.")
         raise
 
 
@@ -437,15 +280,15 @@ def _show_status(campaign) -> None:  # type: ignore[no-untyped-def]
 
     _print_rounds(status(campaign))
     where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
-    _out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
+    out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
 
 
 def _print_rounds(found: dict[str, Any]) -> None:
     from flows.status import table
 
-    _out.print(table(found))
+    out.print(table(found))
     if found["waits_for"]:
-        _out.print(f"Waits for {_escaped(found['waits_for'])}", highlight=False, soft_wrap=True)
+        out.print(f"Waits for {_escaped(found['waits_for'])}", highlight=False, soft_wrap=True)
 
 
 def _escaped(text: str) -> str:
