@@ -1,6 +1,7 @@
 """Data sets as collections of masks to be judged, in the layouts that tools write them in."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -8,6 +9,10 @@ from types import MappingProxyType
 import pandas as pd
 
 from cohort.errors import ConfigError, DataError
+from cohort.volume import SUFFIXES, volume_id
+
+_LISTED = 3
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,7 @@ def read_masks(root: Path, layout: str, *, masks: Path | None = None) -> MaskDat
         layout: "totalsegmentator", "decathlon" or "nnunet".
         masks: folder of other masks than the data set's own, such as a model's predictions:
             `<case_id>.nii.gz` label maps, or for totalsegmentator a folder of masks per case. Cases without
-            a file there are left out.
+            a file there are left out, files without a case too, with a warning.
 
     Raises:
         ConfigError: for another layout.
@@ -82,7 +87,28 @@ def read_masks(root: Path, layout: str, *, masks: Path | None = None) -> MaskDat
     if not found.cases:
         where = root if masks is None else masks
         raise DataError(f"No mask was found in {where} for the layout {layout!r}; is it another layout?")
+    if masks is not None:
+        _name_masks_of_nobody(masks, {case.case_id for case in found.cases}, root)
     return found
+
+
+def _name_masks_of_nobody(masks: Path, known: Set[str], root: Path) -> None:
+    """Say which masks are left out because the data set does not have their case."""
+    there = {path: _case_of(path) for path in sorted(masks.iterdir()) if path.name[0] != "."}
+    strays = [path.name for path, case_id in there.items() if case_id is not None and case_id not in known]
+    if strays:
+        listed = ", ".join(strays[:_LISTED]) + (" ..." if len(strays) > _LISTED else "")
+        _log.warning(
+            "Left out, of no case in %s: %d of the masks in %s (%s)", root, len(strays), masks, listed
+        )
+
+
+def _case_of(path: Path) -> str | None:
+    """The case that a label map, or a folder of masks, is named after; None for anything else."""
+    if path.is_dir():
+        holds_masks = any(path.glob("*.nii*")) or any(path.glob("segmentations/*.nii*"))
+        return path.name if holds_masks else None
+    return volume_id(path) if path.name.endswith(SUFFIXES) else None
 
 
 def _totalsegmentator(root: Path, masks: Path | None) -> MaskDataset:

@@ -36,25 +36,37 @@ def test_a_structure_that_was_not_contoured_is_no_mask(make_decathlon: Make) -> 
     }, "nothing was contoured in the third case"
 
 
-def test_decathlon_with_other_masks(make_decathlon: Make, tmp_path: Path) -> None:
+def test_decathlon_with_other_masks(
+    make_decathlon: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Predictions hold every structure, also for cases without a reference."""
     root, predicted = make_decathlon(3, unlabelled=1), tmp_path / "predicted"
     predicted.mkdir()
     for case_id in ("case_01", "case_02", "stranger"):
         (predicted / f"{case_id}.nii.gz").write_bytes(b"")
+    (predicted / "notes.txt").touch()
     dataset = read_masks(root, "decathlon", masks=predicted)
+    assert caplog.messages == [
+        f"Left out, of no case in {root}: 1 of the masks in {predicted} (stranger.nii.gz)"
+    ]
     both = {"liver": (1,), "spleen": (2,)}
     assert listed(dataset) == {"case_01": both, "case_02": both}
     assert {mask.path.parent for case in dataset.cases for mask in case.masks} == {predicted}
 
 
-def test_totalsegmentator(tmp_path: Path, affine: np.ndarray) -> None:
+def test_totalsegmentator(tmp_path: Path, affine: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
     voxels = np.ones((8, 12, 16), dtype=np.uint8)
     for path in ("s0000/ct.nii.gz", "s0000/segmentations/liver.nii.gz", "predicted/s0000/colon.nii.gz"):
         write_volume(tmp_path / path, voxels, affine)
     assert listed(read_masks(tmp_path, "totalsegmentator")) == {"s0000": {"liver": ()}}
     other = read_masks(tmp_path, "totalsegmentator", masks=tmp_path / "predicted")
     assert listed(other) == {"s0000": {"colon": ()}}
+    assert not caplog.messages
+    for number in range(1, 5):
+        write_volume(tmp_path / f"predicted/s{number:04}/segmentations/colon.nii.gz", voxels, affine)
+    (tmp_path / "predicted" / "logs").mkdir()
+    assert listed(read_masks(tmp_path, "totalsegmentator", masks=tmp_path / "predicted")) == listed(other)
+    assert "4 of the masks in" in caplog.text and "(s0001, s0002, s0003 ...)" in caplog.text
 
 
 def test_nnunet(make_folder: Make, tmp_path: Path) -> None:
