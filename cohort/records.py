@@ -14,6 +14,9 @@ from cohort.slabs import Slab
 EMPTY_MASK = "empty mask"
 """The reason of a mask without a voxel, which has no score."""
 
+UNTRAINED = "not trained: no labelled case has this structure yet"
+"""The reason of an empty mask of a structure that its network never learned."""
+
 NO_REFERENCE = "no reference of this structure"
 """The reason of a mask that an oracle cannot judge, since nobody contoured its structure in that case."""
 

@@ -155,7 +155,7 @@ class Loop:
             return self._finish("all rounds are done")
         if self.campaign.event("trial", number):
             return True
-        pool = self._pool(stages.annotations)
+        pool = self._pool(stages)
         if not pool:
             return self._finish("the pool is empty")
         return self._use_pool(stages, pool, stages.segment("pool", pool, stages.train()))
@@ -166,12 +166,12 @@ class Loop:
         found = score_pool(stages, pool, predictions, self.config.estimator_name, taught=self._taught(stages))
         scores = trial.recalibrated(found)
         if self.campaign.event("selection", stages.number) is None:
-            asked = self._askable(stages.annotations)
+            asked = self._askable(stages)
             choice = RoundChoice(campaign=self.campaign, stages=stages, asked=asked)
             if not choice.make(pool, predictions, scores, trial):
                 return self._finish("no slab of the pool is left to annotate")
         if self._promoter is not None:
-            self._promote(self._promoter, stages, pool, predictions)
+            self._promote(self._promoter, stages, pool, predictions, trial)
         return self._annotate(stages, predictions, scores)
 
     def _taught(self, stages: RoundStages) -> RoundStages:
@@ -192,7 +192,12 @@ class Loop:
         )
 
     def _promote(
-        self, promoter: Promoter, stages: RoundStages, pool: Sequence[Case], predictions: Sequence[Prediction]
+        self,
+        promoter: Promoter,
+        stages: RoundStages,
+        pool: Sequence[Case],
+        predictions: Sequence[Prediction],
+        trial: Trial,
     ) -> None:
         """The best masks of the pool teach the next round, but for those that people correct in this one."""
         selection = self.campaign.event("selection", stages.number)
@@ -207,8 +212,22 @@ class Loop:
             taught=self._taught(stages),
             sentinel=filter_.sentinel,
         )
-        taken = frozenset(selection.payload["selected"])
-        promoter.promote(stages.number, pool, predictions, scores, taken=taken, allow_nothing=True)
+        if filter_.estimator_name == self.config.estimator_name and filter_.sentinel is None:
+            scores = trial.recalibrated(scores)
+            if selection.payload["used_strategy"] != self.config.strategy:
+                self.display.say(
+                    f"[yellow]round {stages.number}: {filter_.estimator_name} chooses the pseudo-labels all "
+                    "the same[/yellow]"
+                )
+        promoter.promote(
+            stages.number,
+            pool,
+            predictions,
+            scores,
+            taken=frozenset(selection.payload["selected"]),
+            untrained=rounds.unseen_structures(stages.annotations, stages.structures),
+            allow_nothing=True,
+        )
 
     def _stages(self, number: int) -> RoundStages:
         known = [
@@ -229,22 +248,25 @@ class Loop:
             called=self.called,
         )
 
-    def _pool(self, annotations: Sequence[Annotation]) -> list[Case]:
+    def _pool(self, stages: RoundStages) -> list[Case]:
         by_id = self.cohort.dataset.by_id
-        return [by_id[case_id] for case_id in self._askable(annotations)]
+        return [by_id[case_id] for case_id in self._askable(stages)]
 
-    def _askable(self, annotations: Sequence[Annotation]) -> dict[str, tuple[str, ...]]:
-        """Case of the pool -> structures that may be asked for, in the order of case ids.
+    def _askable(self, stages: RoundStages) -> dict[str, tuple[str, ...]]:
+        """Case of the pool -> structures that may be asked for in a round, in the order of case ids.
 
-        Cases that somebody skipped wait until no other is left: asked for again, they would take the place of
-        others in every round.
+        Cases that somebody skipped in an earlier round wait until no other is left: asked for again, they
+        would take the place of others in every round.
         """
         names = [structure.name for structure in self.cohort.dataset.structures]
         answered = None
         if self.config.annotator.kind == "oracle":
             answered = {case.case_id: frozenset(case.annotated) for case in self.cohort.dataset.cases}
-        found = askable(sorted(self.cohort.pool), names, annotations, self.config.unit, answered)
-        skipped = {entry.payload["case_id"] for entry in self.campaign.events("skip")}
+        found = askable(sorted(self.cohort.pool), names, stages.annotations, self.config.unit, answered)
+        skips = (entry.payload for entry in self.campaign.events("skip"))
+        skipped = {
+            skip["case_id"] for skip in skips if skip["round"] is None or skip["round"] < stages.number
+        }
         return {name: asked for name, asked in found.items() if name not in skipped} or found
 
     def _measure(self, stages: RoundStages) -> None:

@@ -1,11 +1,11 @@
 """The YAML of an active-learning campaign as a pydantic model: all mistakes are told at once."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from cohort.selection import Strategy, resolve
 from cohort.selection.base import Guard
@@ -66,6 +66,20 @@ class ActiveLearningConfig(Configured):
     evaluation: EvaluationModel = EvaluationModel()
     annotator: AnnotatorModel = AnnotatorModel()
     pseudo_labels: PseudoLabelsModel | None = None
+
+    @field_validator("pseudo_labels", mode="before")
+    @classmethod
+    def _measures_none_of_them(cls, given: object) -> object:
+        """A file's own values; a semi-supervised training, which measures them, hands over the model."""
+        if not isinstance(given, Mapping):
+            return given
+        default = PseudoLabelsModel().good_dsc
+        if given.get("rivals") or given.get("good_dsc", default) != default:
+            raise ValueError(
+                "rivals and good_dsc cannot be set in a campaign that annotates, which measures nothing of "
+                "its pseudo-labels; remove them, or run sentinel-loop semi-supervised"
+            )
+        return given
 
     @model_validator(mode="after")
     def _strategy_is_known(self) -> "ActiveLearningConfig":
@@ -153,6 +167,11 @@ class ActiveLearningConfig(Configured):
     def folder(self) -> Path:
         """Folder of the campaign."""
         return self.campaigns_root / self.name
+
+    @property
+    def reads_references(self) -> bool:
+        """Whether an estimator needs the references of the pool."""
+        return any(estimator_entry(name).reads_references for name in self.estimator_names)
 
     @property
     def cross_fits(self) -> bool:

@@ -132,7 +132,7 @@ def validate_cohort(config: ActiveLearningConfig, cohort: Cohort, progress: Prog
         DataError: with all problems of all cases.
     """
     needed = set(cohort.held_out) | set(cohort.start)
-    if config.annotator.kind == "oracle":
+    if config.annotator.kind == "oracle" or config.reads_references:
         needed |= set(cohort.pool)
     validate_cases(
         cohort.dataset.cases, cohort.dataset.structures, needs_reference=frozenset(needed), progress=progress

@@ -47,6 +47,11 @@ class FilterModel(Model):
                 "each size are kept; leave it out, or change these"
             )
         needs = self.rule.needs
+        if self.keep_absent and self.reads_references:
+            raise ValueError(
+                f"filter.keep_absent is true, but {self.estimator!r} names the empty masks that are wrong, "
+                "not those that are right; leave keep_absent out, or take another estimator"
+            )
         if self.sentinel is not None and self.estimator != "sentinel":
             raise ValueError(
                 f"filter.sentinel names a sentinel, but filter.estimator is {self.estimator!r}; remove one"
@@ -96,7 +101,8 @@ class PseudoLabelsModel(Model):
     """Pseudo-labels beside annotations: which ones, and what else is measured of them.
 
     `good_dsc` is the DSC above which a kept mask counts as good, where references tell. `rivals` are other
-    estimators that judge the same masks for comparison; their cost is measured too.
+    estimators that judge the same masks for comparison; their cost is measured too. Both are a
+    semi-supervised training's own: a campaign that annotates measures nothing of its pseudo-labels.
     """
 
     filter: FilterModel = FilterModel()

@@ -279,6 +279,8 @@ def _begin(
     _check_segmenters(config.folder, config.segmenter)
     if checked.annotator.format == "seg.nrrd":
         require_slicerio()
+    if checked.pseudo_labels is not None and checked.pseudo_labels.filter.sentinel is not None:
+        _check_sentinel(checked.pseudo_labels.filter.sentinel)
     campaigns.check_config(config)
     cohort, fingerprints = _sound_cohort(checked, display)
     if isinstance(config, SemiSupervisedConfig):
@@ -293,6 +295,17 @@ def _check_segmenters(folder: Path, *settings: SegmenterSettings) -> None:
     """Refuse a family whose package is not installed, or a device that is not there, before any training."""
     for each in settings:
         make_segmenter(each, folder / campaigns.WORKSPACE)
+
+
+def _check_sentinel(path: Path) -> None:
+    """Refuse a file that is no trained sentinel, before any training."""
+    from sentinel import Sentinel
+
+    if not path.is_file():
+        raise ConfigError(
+            f"filter.sentinel is {path}, which is not there; name a sentinel's .safetensors file"
+        )
+    Sentinel.load(path)
 
 
 def _generate(settings: DataModel, beside: Path, display: Display) -> None:

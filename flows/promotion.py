@@ -3,8 +3,8 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from cohort.errors import CampaignError, SelectionError
 from cohort.filtering import Verdict, filter_masks
 from cohort.pool import Pool
 from cohort.pseudo_labels import PseudoLabel, kept_structures, revocations
-from cohort.records import EMPTY_MASK, Prediction, QualityScore, TrainingCase
+from cohort.records import EMPTY_MASK, UNTRAINED, Prediction, QualityScore, TrainingCase
 from flows import rounds
 from flows.campaign import Campaign
 from flows.data import Cohort
@@ -48,8 +48,7 @@ class Promoter:
     def in_force(self, number: int) -> tuple[PseudoLabel, ...]:
         """The pseudo-labels that a round learns from: those that the round before promoted.
 
-        Raises:
-            CampaignError: if a file is no longer what was promoted.
+        Their files are not looked at: a finished campaign may have lost them.
         """
         made = self.campaign.event("promotion", number - 1)
         return () if made is None else tuple(self._read(made.payload))
@@ -62,6 +61,7 @@ class Promoter:
         scores: Sequence[QualityScore],
         *,
         taken: frozenset[str] = frozenset(),
+        untrained: Collection[str] = (),
         allow_nothing: bool = False,
     ) -> tuple[Verdict, ...]:
         """Judge the masks of a round and write into the ledger what is promoted and what is revoked.
@@ -72,6 +72,7 @@ class Promoter:
             predictions: their masks.
             scores: of the filter's estimator; none for a filter that needs none.
             taken: ids of cases that people annotate in this round.
+            untrained: structures that the masks' network never learned, so that an empty mask says nothing.
             allow_nothing: whether a round may go without pseudo-labels.
 
         Returns:
@@ -81,7 +82,11 @@ class Promoter:
             SelectionError: if nothing is kept and that is not allowed, or a case may not have pseudo-labels.
         """
         open_ids = {case.case_id for case in cases} - taken - self._annotated(number)
-        judged = [s for s in scores or unscored(predictions) if s.case_id in open_ids]
+        judged = [
+            replace(score, reason=UNTRAINED) if score.structure in untrained else score
+            for score in scores or unscored(predictions)
+            if score.case_id in open_ids
+        ]
         filter_ = self.settings.filter
         verdicts = filter_masks(
             filter_.rule,
@@ -167,7 +172,6 @@ class Promoter:
         for case_id, about in sorted(payload["files"].items()):
             own = structures.get(case_id, {})
             path = self.campaign.folder / about["path"]
-            _check_unaltered(path, about["sha256"])
             found.append(PseudoLabel(case_id=case_id, path=path, sha256=about["sha256"], structures=own))
         return found
 
@@ -199,7 +203,13 @@ class Promoter:
 
 
 def pseudo_cases(labels: Sequence[PseudoLabel], by_id: Mapping[str, Case]) -> tuple[TrainingCase, ...]:
-    """Pseudo-labels as a segmenter takes them, in the order of their cases' ids."""
+    """Pseudo-labels as a segmenter takes them, in the order of their cases' ids.
+
+    Raises:
+        CampaignError: if a file is no longer what was promoted.
+    """
+    for label in labels:
+        _check_unaltered(label.path, label.sha256)
     return tuple(
         TrainingCase(
             case_id=label.case_id,

@@ -24,6 +24,26 @@ def arm(values: Mapping[str, Any]) -> str:
     )
 
 
+def tags(values: Mapping[str, Any]) -> dict[str, str]:
+    """MLflow's tag of a campaign that promotes pseudo-labels beside its annotations, none for any other."""
+    found = _of_campaign(values)
+    return {} if found is None else {"pseudo_labels": found.arm}
+
+
+def beside(values: Mapping[str, Any]) -> str:
+    """That in words, to go into a note; "" for any other campaign."""
+    found = _of_campaign(values)
+    if found is None:
+        return ""
+    read = ", **which reads references**" if found.reads_references else ""
+    return f"The masks that the filter `{found.arm}`{read} keeps teach beside the annotations. "
+
+
+def _of_campaign(values: Mapping[str, Any]) -> FilterModel | None:
+    given = None if is_training(values) else values.get("pseudo_labels")
+    return None if given is None else FilterModel.model_validate(given["filter"])
+
+
 def metrics(campaign: Campaign) -> Iterator[tuple[Entry, Values]]:
     """Metrics of pseudo-labels, each with the entry of the round that they belong to."""
     for entry in campaign.events("promotion"):

@@ -106,7 +106,8 @@ class SelfTraining(Loop):
         scores = self._scores(stages, pool, predictions)
         own = promoter.settings.filter.estimator_name
         judged = self._candidates_among(scores[own] if own else unscored(predictions), pool)
-        verdicts = promoter.promote(stages.number, pool, predictions, judged)
+        untrained = rounds.unseen_structures(stages.annotations, stages.structures)
+        verdicts = promoter.promote(stages.number, pool, predictions, judged, untrained=untrained)
         dscs = self._measured(stages, pool, predictions)
         filter_trial.write_judged(stages.folder / JUDGED, verdicts, scores, dscs)
         found = filter_trial.trial(

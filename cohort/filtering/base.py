@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cohort.errors import SelectionError
 from cohort.filtering.strata import Sizes, by_size
-from cohort.records import EMPTY_MASK, QualityScore
+from cohort.records import EMPTY_MASK, UNTRAINED, QualityScore
 from cohort.seeds import generator
 
 Weights = NDArray[np.float64]
@@ -142,8 +142,8 @@ def _verdict(
 
 def _why_not(score: QualityScore, needs: Needs) -> str:
     """Why a mask cannot be shown to a filter; "" where it can."""
-    if score.reason == EMPTY_MASK:
-        return EMPTY_MASK
+    if score.reason in (EMPTY_MASK, UNTRAINED):
+        return score.reason
     if needs != "nothing" and math.isnan(score_value(score, needs)):
         return score.reason or MISSING[needs]
     return ""

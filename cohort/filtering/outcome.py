@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from cohort.filtering.base import ABSENT, Verdict
-from cohort.records import EMPTY_MASK
+from cohort.records import EMPTY_MASK, UNTRAINED
 
 Dscs = Mapping[tuple[str, str], float]
 """(case id, structure) -> measured DSC."""
@@ -61,7 +61,7 @@ def outcomes(
 
 
 def _is_empty(verdict: Verdict) -> bool:
-    return verdict.reason in (EMPTY_MASK, ABSENT)
+    return verdict.reason in (EMPTY_MASK, UNTRAINED, ABSENT)
 
 
 def _key(verdict: Verdict) -> tuple[str, str]:

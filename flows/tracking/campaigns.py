@@ -113,6 +113,7 @@ class Tracker:
             CAMPAIGN_ID: self._id(),
             KIND: "campaign",
             "strategy": pseudo_label_metrics.arm(values),
+            **pseudo_label_metrics.tags(values),
             "seed": str(values["seed"]),
             "dataset": str(start.payload["dataset"]),
             "dataset_sha256": str(start.payload["dataset_sha256"]),
@@ -180,10 +181,13 @@ class Tracker:
         selection = self.campaign.event("selection", number)
         if selection is not None:
             client.log_dict(run_id, dict(selection.payload), "selection.json")
-        for table in sorted(folder.glob("evaluate-*/results.csv")) + sorted(
-            folder.glob("score-*/scores.csv")
-        ):
+        for table in sorted(folder.glob("evaluate-*/results.csv")):
             client.log_artifact(run_id, str(table))
+        for table in sorted(folder.glob("score-*/scores.csv")):
+            stage = table.parent.name.rpartition("-")[
+                0
+            ]  # "score" of the strategy, "score-<estimator>" of others
+            client.log_artifact(run_id, str(table), stage.partition("-")[2] or None)
         for name in ("verdicts.csv", "judged.csv"):
             if (folder / name).is_file():
                 client.log_artifact(run_id, str(folder / name))
@@ -208,7 +212,8 @@ def _note(campaign: Campaign, start: Entry) -> str:
         f"**{values['strategy']}** on {start.payload['dataset']}, seed {values['seed']}: starts with "
         f"{len(start.payload['start'])} labelled cases, spends {budget['per_round']:g} {budget['currency']} "
         f"a round for {values['rounds']} rounds, chooses among {pool} cases and measures on {held_out} "
-        f"held-out cases. `step` is the round; `used_budget/*` is what the annotations until then cost.\n\n"
+        f"held-out cases. {pseudo_label_metrics.beside(values)}`step` is the round; `used_budget/*` is what "
+        f"the annotations until then cost.\n\n"
         f"Folder: `{campaign.name}`, code {start.payload['code_version']}, data "
         f"`{start.payload['dataset_sha256'][:12]}`, config `{start.payload['config_sha256'][:12]}`."
     )

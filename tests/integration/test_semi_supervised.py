@@ -7,7 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from cohort.errors import CampaignError, ConfigError, SelectionError
+from cohort.records import QualityScore
 from cohort.volume import write_volume
 from flows import campaign as campaigns
 from flows import cli
 from flows.campaign import Campaign
 from flows.comparison_config import load_comparison
 from flows.config import load_config
-from flows.launch import launch, launch_comparison, launch_semi_supervised, report_comparison
+from flows.launch import (
+    campaign_config,
+    launch,
+    launch_comparison,
+    launch_semi_supervised,
+    report_comparison,
+)
 from flows.progress import Display
+from flows.pruning import prune
 from flows.semi_supervised_config import load_semi_supervised
 from flows.status import status
+from flows.tracking.store import tracking_uri
+from flows.trial import Trial
 
 pytestmark = pytest.mark.slow
 
@@ -326,6 +338,55 @@ class TestHybrid:
         for stage in hybrid.round_folder(1).glob("fold*-step*/stage.json"):
             assert set(json.loads(stage.read_text())["inputs"]["cases"]) <= annotated
         assert begun["held_out"]
+
+    @pytest.mark.parametrize(("strategy", "right"), [("quality", True), ("random", False)])
+    def test_a_threshold_reads_what_annotation_put_right(
+        self,
+        tmp_path: Path,
+        scans: Path,
+        write_campaign_yaml: WriteYaml,
+        monkeypatch: pytest.MonkeyPatch,
+        strategy: str,
+        right: bool,
+    ) -> None:
+        """Where the strategy's own estimator filters; of another one annotation has shown nothing."""
+
+        def put_right(trial: Trial, scores: Sequence[QualityScore]) -> tuple[QualityScore, ...]:
+            return tuple(replace(score, predicted_dsc=0.75) for score in scores)
+
+        monkeypatch.setattr(Trial, "recalibrated", put_right)
+        changes = {
+            "rounds": 2,
+            "budget.per_round": 1,
+            "strategy": strategy,
+            "pseudo_labels": {"filter": {"kind": "threshold", "minimum": 0.0}},
+        }
+        path = write_campaign_yaml(tmp_path / "right.yaml", scans, changes)
+        found = launch(load_config(path), Display(quiet=True))
+        (promotion,) = payloads(found, "promotion")
+        assert promotion["masks"]
+        assert all((mask["score"] == 0.75) == right for mask in promotion["masks"])
+
+    def test_mlflow_says_whose_masks_teach(self, hybrid: Campaign) -> None:
+        client = MlflowClient(tracking_uri(hybrid.folder.parent))
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        runs = client.search_runs(experiments, "tags.pseudo_labels = 'sentinel'")
+        (run,) = [run for run in runs if run.info.run_name == "hybrid"]
+        assert (
+            "the filter `sentinel` keeps teach beside the annotations" in run.data.tags["mlflow.note.content"]
+        )
+        (child,) = [r for r in client.search_runs(experiments) if r.info.run_name == "hybrid round 0"]
+        files = {file.path for file in client.list_artifacts(child.info.run_id)}
+        assert {"scores.csv", "sentinel"} <= files, "of the strategy, and of the filter"
+
+    def test_a_pruned_campaign_can_be_opened_again(self, hybrid: Campaign) -> None:
+        entries = len(hybrid.ledger.entries())
+        prune(hybrid)
+        promoted = [hybrid.folder / f["path"] for f in payloads(hybrid, "promotion")[1]["files"].values()]
+        assert promoted
+        assert not any(path.exists() for path in promoted)
+        launch(campaign_config(hybrid), Display(quiet=True))
+        assert len(hybrid.ledger.entries()) == entries + 1, "what was removed, and nothing else"
 
 
 KILL = """

@@ -43,6 +43,7 @@ class TestFilter:
             ),
             ({"kind": "threshold", "size_strata": 4}, "size_strata is for filter.kind top_fraction"),
             ({"per": "case", "size_strata": 4}, "size_strata is for filter.kind top_fraction"),
+            ({"estimator": "oracle", "keep_absent": True}, "'oracle' names the empty masks that are wrong"),
             ({"threshold": 0.5}, "Extra inputs are not permitted"),
         ],
     )
@@ -131,6 +132,23 @@ class TestCampaign:
         )
         assert hybrid.estimator_names == ("inconsistency",)
         assert hybrid.patients_needed == 1
+
+    @pytest.mark.parametrize("key", ["rivals=[entropy]", "good_dsc=0.7"])
+    def test_what_only_a_training_measures_is_refused(self, make_campaign_yaml: MakeYaml, key: str) -> None:
+        path = make_campaign_yaml("scans", {"pseudo_labels": {"filter": {"estimator": "inconsistency"}}})
+        with pytest.raises(
+            ConfigError, match="rivals and good_dsc cannot be set in a campaign that annotates"
+        ):
+            load_config(path, [f"pseudo_labels.{key}"])
+        kept = load_config(path).model_dump(mode="json")
+        assert ActiveLearningConfig.model_validate(kept) == load_config(path), (
+            "a campaign's own file says all"
+        )
+
+    def test_an_oracle_needs_references_whoever_annotates(self, make_campaign_yaml: MakeYaml) -> None:
+        path = make_campaign_yaml("scans", {"pseudo_labels": {"filter": {"estimator": "oracle"}}})
+        assert load_config(path).reads_references
+        assert not load_config(path, ["pseudo_labels.filter.estimator=entropy"]).reads_references
 
     def test_the_filters_sentinel_needs_labelled_patients_too(self, make_campaign_yaml: MakeYaml) -> None:
         path = make_campaign_yaml("scans", {"pseudo_labels": {}, "start.cases": 1})

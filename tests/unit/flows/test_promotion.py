@@ -176,8 +176,22 @@ def test_a_file_that_changed_since_is_refused(
     made: Sequence[Prediction] = predictions(0)
     promoter.promote(0, cases, made, FIRST)
     made[1].mask.write_bytes(b"another")
+    labels = promoter.in_force(1)  # a finished campaign may have lost the files
     with pytest.raises(CampaignError, match=r"d.nii.gz is not the file that was promoted"):
-        promoter.in_force(1)
+        pseudo_cases(labels, promoter.cohort.dataset.by_id)
+
+
+@pytest.mark.parametrize("kind", ["threshold", "unfiltered"])
+def test_an_empty_mask_of_a_structure_that_was_not_trained_is_never_absent(
+    promoter: Promoter, campaign: Campaign, cases: list[Case], predictions: Callable, kind: str
+) -> None:
+    settings = PseudoLabelsModel(filter=FilterModel(kind=kind, minimum=0.7, keep_absent=True))
+    keeps_absent = replace(promoter, settings=settings)
+    empty = scores(c=(0.9, math.nan), d=(math.nan, math.nan))
+    keeps_absent.promote(0, cases, predictions(0), empty, untrained=["spleen"])
+    assert promoted(campaign, 0) == {("c", "liver"), ("d", "liver")}
+    keeps_absent.promote(1, cases, predictions(1), empty)
+    assert promoted(campaign, 1) == {(case_id, name) for case_id in "cd" for name in ("liver", "spleen")}
 
 
 def test_held_out_and_annotated_cases_never_have_pseudo_labels(
