@@ -118,14 +118,20 @@ def test_it_suspends_for_people_and_goes_on(
             return str(answer.json()["id"]) if answer.status_code == 200 else None
 
         deployment = wait_for(deployed, "the deployment")
-        begun = server.post(
-            f"deployments/{deployment}/create_flow_run",
-            json={"parameters": {"config": str(path)}, "state": {"type": "SCHEDULED"}},
-        )
-        run = begun.raise_for_status().json()["id"]
+
+        def begin() -> str:
+            """The server answers 503 while its database is busy; the key makes a second try the same run."""
+            wanted = {"parameters": {"config": str(path)}, "state": {"type": "SCHEDULED"}}
+            answer = server.post(
+                f"deployments/{deployment}/create_flow_run", json={**wanted, "idempotency_key": "people"}
+            )
+            return str(answer.raise_for_status().json()["id"])
+
+        run = wait_for(begin, "the flow run")
 
         def state() -> dict[str, Any]:
-            found: dict[str, Any] = server.get(f"flow_runs/{run}").json()["state"]
+            answer = server.get(f"flow_runs/{run}").raise_for_status()
+            found: dict[str, Any] = answer.json()["state"]
             assert found["type"] not in ("FAILED", "CRASHED"), found["message"]
             return found
 
