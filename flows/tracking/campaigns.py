@@ -184,9 +184,7 @@ class Tracker:
         for table in sorted(folder.glob("evaluate-*/results.csv")):
             client.log_artifact(run_id, str(table))
         for table in sorted(folder.glob("score-*/scores.csv")):
-            stage = table.parent.name.rpartition("-")[
-                0
-            ]  # "score" of the strategy, "score-<estimator>" of others
+            stage = table.parent.name.rpartition("-")[0]  # "score": the strategy's; else "score-<estimator>"
             client.log_artifact(run_id, str(table), stage.partition("-")[2] or None)
         for name in ("verdicts.csv", "judged.csv"):
             if (folder / name).is_file():
