@@ -171,7 +171,7 @@ class Loop:
             if not choice.make(pool, predictions, scores, trial):
                 return self._finish("no slab of the pool is left to annotate")
         if self._promoter is not None:
-            self._promote(self._promoter, stages, pool, predictions, trial)
+            self._promote(self._promoter, stages, pool, predictions, scores)
         return self._annotate(stages, predictions, scores)
 
     def _taught(self, stages: RoundStages) -> RoundStages:
@@ -197,28 +197,30 @@ class Loop:
         stages: RoundStages,
         pool: Sequence[Case],
         predictions: Sequence[Prediction],
-        trial: Trial,
+        scores: Sequence[QualityScore],
     ) -> None:
-        """The best masks of the pool teach the next round, but for those that people correct in this one."""
+        """The best masks of the pool teach the next round, but for those that people correct in this one.
+
+        The filter reads the strategy's scores where its estimator is the same.
+        """
         selection = self.campaign.event("selection", stages.number)
         if self.campaign.event("promotion", stages.number) is not None or selection is None:
             return
         filter_ = promoter.settings.filter
-        scores = score_pool(
-            stages,
-            pool,
-            predictions,
-            filter_.estimator_name,
-            taught=self._taught(stages),
-            sentinel=filter_.sentinel,
-        )
-        if filter_.estimator_name == self.config.estimator_name and filter_.sentinel is None:
-            scores = trial.recalibrated(scores)
-            if selection.payload["used_strategy"] != self.config.strategy:
-                self.display.say(
-                    f"[yellow]round {stages.number}: {filter_.estimator_name} chooses the pseudo-labels all "
-                    "the same[/yellow]"
-                )
+        if filter_.estimator_name != self.config.estimator_name or filter_.sentinel is not None:
+            scores = score_pool(
+                stages,
+                pool,
+                predictions,
+                filter_.estimator_name,
+                taught=self._taught(stages),
+                sentinel=filter_.sentinel,
+            )
+        elif selection.payload["used_strategy"] != self.config.strategy:
+            self.display.say(
+                f"[yellow]round {stages.number}: {filter_.estimator_name} chooses the pseudo-labels all "
+                "the same[/yellow]"
+            )
         promoter.promote(
             stages.number,
             pool,
