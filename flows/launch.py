@@ -301,10 +301,6 @@ def _check_sentinel(path: Path) -> None:
     """Refuse a file that is no trained sentinel, before any training."""
     from sentinel import Sentinel
 
-    if not path.is_file():
-        raise ConfigError(
-            f"filter.sentinel is {path}, which is not there; name a sentinel's .safetensors file"
-        )
     Sentinel.load(path)
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from cohort.errors import CampaignError, ConfigError, SelectionError
+from cohort.errors import CampaignError, ConfigError, ModelError, SelectionError
 from cohort.records import QualityScore
 from cohort.volume import write_volume
 from flows import campaign as campaigns
@@ -366,6 +366,15 @@ class TestHybrid:
         (promotion,) = payloads(found, "promotion")
         assert promotion["masks"]
         assert all((mask["score"] == 0.75) == right for mask in promotion["masks"])
+
+    def test_a_sentinel_that_is_not_there_is_told_before_any_training(
+        self, tmp_path: Path, scans: Path, write_campaign_yaml: WriteYaml
+    ) -> None:
+        changes = {"pseudo_labels": {"filter": {"sentinel": str(tmp_path / "no.safetensors")}}}
+        config = load_config(write_campaign_yaml(tmp_path / "missing.yaml", scans, changes))
+        with pytest.raises(ModelError, match=r"The weights .*no\.safetensors do not exist"):
+            launch(config, Display(quiet=True))
+        assert not (config.folder / "ledger.jsonl").exists()
 
     def test_mlflow_says_whose_masks_teach(self, hybrid: Campaign) -> None:
         client = MlflowClient(tracking_uri(hybrid.folder.parent))
