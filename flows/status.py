@@ -5,16 +5,18 @@ from typing import Any
 from rich.table import Table
 
 from flows.campaign import Campaign, state
+from sentinel.estimators.registry import estimator_entry
 
 
 def status(campaign: Campaign) -> dict[str, Any]:
     """What `sentinel-loop status --json` prints.
 
     Returns:
-        "campaign", "state", "waits_for" and "rounds", each with "round", "labelled_cases", "budget", "dsc",
-        "nsd", "pseudo_labels" (cases, masks and weight, where a campaign has any), "selected" (case ids in
-        rank order, empty for the last round) and "estimator" (its agreement with the DSC that annotation
-        revealed, empty where nothing was scored).
+        "campaign", "state", "waits_for", "reads_references" (what chose cases or pseudo-labels read
+        references that only annotation could reveal, so that this is an upper bound) and "rounds", each with
+        "round", "labelled_cases", "budget", "dsc", "nsd", "pseudo_labels" (cases, masks and weight, where a campaign
+        has any), "selected" (case ids in rank order, empty for the last round) and "estimator" (its agreement
+        with the DSC that annotation revealed, empty where nothing was scored).
     """
     rounds = []
     for result in campaign.events("result"):
@@ -37,6 +39,7 @@ def status(campaign: Campaign) -> dict[str, Any]:
         "campaign": campaign.name,
         "state": state(campaign),
         "waits_for": _waits_for(campaign),
+        "reads_references": _reads_references(campaign),
         "rounds": rounds,
     }
 
@@ -63,7 +66,17 @@ def table(found: dict[str, Any]) -> Table:
             _first(row["selected"]),
             _trial(row["estimator"]),
         )
+    if found["reads_references"]:
+        shown.caption = "Reads references of cases that nobody annotated: an upper bound, in simulation only."
+        shown.caption_justify = "left"
     return shown
+
+
+def _reads_references(campaign: Campaign) -> bool:
+    estimators = (entry.payload.get("estimator") for entry in campaign.events("selection"))
+    return any(name is not None and estimator_entry(name).reads_references for name in estimators) or any(
+        entry.payload.get("reads_references") for entry in campaign.events("promotion")
+    )
 
 
 def _first(case_ids: list[str], number: int = 2) -> str:

@@ -98,3 +98,22 @@ def test_what_people_have_to_do(campaign: Campaign) -> None:
         "awaiting annotation",
         "label maps in done: a.nii.gz",
     )
+
+
+@pytest.mark.parametrize(
+    ("event", "payload", "reads"),
+    [
+        ("selection", {"estimator": "oracle", "selected": ["a"]}, True),
+        ("selection", {"estimator": "entropy", "selected": ["a"]}, False),
+        ("selection", {"estimator": None, "selected": ["a"]}, False),
+        ("promotion", {"estimator": "oracle", "reads_references": True, "masks": []}, True),
+        ("promotion", {"estimator": "sentinel", "reads_references": False, "masks": []}, False),
+    ],
+)
+def test_an_upper_bound_is_called_one(
+    campaign: Campaign, event: str, payload: dict[str, object], reads: bool
+) -> None:
+    add_result(campaign, 0, 0.25)
+    campaign.append(event, round=0, **payload)
+    assert status(campaign)["reads_references"] is reads
+    assert ("an upper bound" in shown(campaign)) is reads
