@@ -14,9 +14,9 @@ def status(campaign: Campaign) -> dict[str, Any]:
     Returns:
         "campaign", "state", "waits_for", "reads_references" (what chose cases or pseudo-labels read
         references that only annotation could reveal, so that this is an upper bound) and "rounds", each with
-        "round", "labelled_cases", "budget", "dsc", "nsd", "pseudo_labels" (cases, masks and weight, where a campaign
-        has any), "selected" (case ids in rank order, empty for the last round) and "estimator" (its agreement
-        with the DSC that annotation revealed, empty where nothing was scored).
+        "round", "labelled_cases", "budget", "dsc", "nsd", "pseudo_labels" (cases, masks and weight, where a
+        campaign has any), "selected" (case ids in rank order, empty for the last round) and "estimator" (its
+        agreement with the DSC that annotation revealed, empty where nothing was scored).
     """
     rounds = []
     for result in campaign.events("result"):
@@ -50,9 +50,13 @@ def table(found: dict[str, Any]) -> Table:
     for name in ("round", "labelled", "minutes", "DSC", "NSD"):
         shown.add_column(name, justify="right", no_wrap=True)
     pseudo = any("pseudo_labels" in row for row in found["rounds"])
+    selects = not pseudo or any(
+        row["selected"] for row in found["rounds"]
+    )  # semi-supervised training never does
     if pseudo:
-        shown.add_column("pseudo-labels", justify="right")
-    shown.add_column("selected")
+        shown.add_column("pseudo labels", justify="right")
+    if selects:
+        shown.add_column("selected")
     shown.add_column("estimator")
     for row in found["rounds"]:
         masks = [str(row["pseudo_labels"]["masks"])] if "pseudo_labels" in row else []
@@ -63,7 +67,7 @@ def table(found: dict[str, Any]) -> Table:
             _number(row["dsc"]),
             _number(row["nsd"]),
             *masks,
-            _first(row["selected"]),
+            *([_first(row["selected"])] if selects else []),
             _trial(row["estimator"]),
         )
     if found["reads_references"]:

@@ -117,3 +117,16 @@ def test_an_upper_bound_is_called_one(
     campaign.append(event, round=0, **payload)
     assert status(campaign)["reads_references"] is reads
     assert ("an upper bound" in shown(campaign)) is reads
+
+
+def test_a_training_without_annotators_has_no_column_of_what_they_are_asked(campaign: Campaign) -> None:
+    add_result(campaign, 0, 0.25)
+    assert "selected" in shown(campaign)
+    pseudo_labels = {"cases": 3, "masks": 7, "weight": 7.0}
+    campaign.append(
+        "result", **{**campaign.events("result")[0].payload, "round": 1}, pseudo_labels=pseudo_labels
+    )
+    assert "selected" not in shown(campaign)
+    assert "pseudo labels" in shown(campaign)
+    campaign.append("selection", round=1, estimator="entropy", selected=["b"])
+    assert "selected" in shown(campaign)
