@@ -130,7 +130,8 @@ def check_annotation(
             without a voxel as looked for and not there. In a slab a structure may end, so there nothing has
             to be declared.
         proposal: label map that was sent out; an annotation that equals it in the requested structures (and
-            slabs) is refused. None where that was confirmed, or nothing was sent.
+            slabs) is refused, unless all of these are declared absent, which somebody did by hand. None where
+            that was confirmed, or nothing was sent.
         read: reads the file, for formats that hold no label map as it is.
 
     Returns:
@@ -155,13 +156,16 @@ def check_annotation(
     counts = np.bincount(asked.ravel(), minlength=256)
     labels = {s.name: s.label for s in structures}
     voxels = {name: int(counts[labels[name]]) for name in request.structures}
+    problems, settled = [], set(absent or ())
     if absent is not None:
         expected = () if request.slabs else [n for n, count in voxels.items() if count == 0]
-        _check_presence(case, voxels, expected, absent)
-    if proposal is not None:
-        _check_corrected(
-            case, label_map, proposal, [labels[name] for name in request.structures], request.slabs
-        )
+        problems += _not_there(voxels, expected, absent)
+        settled |= set(expected)
+    if proposal is not None and not settled.issuperset(request.structures):
+        wanted = [labels[name] for name in request.structures]
+        problems += _not_corrected(label_map, proposal, wanted, request.slabs)
+    if problems:
+        raise AnnotationError(f"The annotation of case {case.case_id} {'. It '.join(problems)}")
     return CheckedAnnotation(label_map=label_map, sha256=sha256, voxels=voxels, turned=turned)
 
 
@@ -203,36 +207,36 @@ def _turned_to(grid: Grid, label_map: Volume) -> tuple[Volume, bool]:
     return Volume(array=np.ascontiguousarray(array.T), affine=affine), True
 
 
-def _check_presence(
-    case: CaseView, voxels: Mapping[str, int], empty: Sequence[str], absent: Collection[str]
-) -> None:
+def _not_there(voxels: Mapping[str, int], empty: Sequence[str], absent: Collection[str]) -> list[str]:
+    """What is wrong with structures that were asked for and have no voxel, or are declared absent."""
+    problems = []
     missing = [name for name in empty if name not in absent]
     if missing:
-        raise AnnotationError(
-            f"The annotation of case {case.case_id} has no voxel of {', '.join(missing)}, which was asked "
-            "for; annotate it, or declare it absent in returns.csv"
+        problems.append(
+            f"has no voxel of {', '.join(missing)}, which was asked for; annotate it, or declare it absent "
+            "in returns.csv"
         )
     there = [name for name in absent if voxels.get(name, 0) > 0]
     if there:
-        raise AnnotationError(
-            f"The annotation of case {case.case_id} declares {', '.join(there)} absent, but has voxels "
-            "of it; remove one or the other"
-        )
+        problems.append(f"declares {', '.join(there)} absent, but has voxels of it; remove one or the other")
+    return problems
 
 
-def _check_corrected(
-    case: CaseView, label_map: Volume, proposal: Path, labels: Sequence[int], slabs: Sequence[Slab]
-) -> None:
+def _not_corrected(
+    label_map: Volume, proposal: Path, labels: Sequence[int], slabs: Sequence[Slab]
+) -> list[str]:
+    """What is wrong with a label map that is the proposal as it was sent."""
     proposed = read_label_map(proposal).array
     if proposed.shape != label_map.array.shape:
-        return
+        return []
     before, now = cropped(proposed, slabs), cropped(label_map.array, slabs)
-    if all(np.array_equal(before == label, now == label) for label in labels):
-        where = f" in {', '.join(slab.name for slab in slabs)}" if slabs else ""
-        raise AnnotationError(
-            f"The annotation of case {case.case_id} is{where} the proposal as it was sent; correct it, or "
-            "say in returns.csv that it was looked at and is right (confirmed: yes)"
-        )
+    if not all(np.array_equal(before == label, now == label) for label in labels):
+        return []
+    where = f" in {', '.join(slab.name for slab in slabs)}" if slabs else ""
+    return [
+        f"is{where} the proposal as it was sent; correct it, or say in returns.csv that it was looked at and "
+        "is right (confirmed: yes)"
+    ]
 
 
 def _check_request(case: CaseView, request: Request, structures: Sequence[Structure]) -> None:

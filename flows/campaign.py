@@ -141,13 +141,17 @@ def check_config(config: Configured) -> None:
 def changes(config: Configured) -> list[str]:
     """What a config would compute differently from the one that its folder was made with, a line a key.
 
+    A folder that was renamed, or copied, goes on under the name that it has now.
+
     Returns:
         Nothing where the folder was not made yet.
     """
     path = config.folder / CONFIG
     if not path.is_file():
         return []
-    return differences(_completed(_read_config(path), type(config)), as_dict(config))
+    current = as_dict(config)
+    kept = _completed(_read_config(path), type(config))
+    return differences({**kept, "name": current["name"]}, current)
 
 
 def _completed(values: dict[str, Any], model: type[Configured]) -> dict[str, Any]:

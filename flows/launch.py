@@ -149,7 +149,7 @@ def train_locked(config: SemiSupervisedConfig, display: Display) -> Campaign:
 
 
 def campaign_config(campaign: Campaign) -> ActiveLearningConfig:
-    """The config that a campaign's folder keeps, for the place where the folder lies now.
+    """The config that a campaign's folder keeps, for the place where the folder lies now and its name there.
 
     Raises:
         CampaignError: for a folder that is no active-learning campaign.
@@ -161,7 +161,7 @@ def campaign_config(campaign: Campaign) -> ActiveLearningConfig:
             f"{campaign.folder} does not hold the config of an active-learning campaign that this version "
             "reads; start it with its own command and YAML"
         ) from error
-    return kept.model_copy(update={"campaigns_root": campaign.folder.parent})
+    return kept.model_copy(update={"campaigns_root": campaign.folder.parent, "name": campaign.name})
 
 
 def launch_ingest(campaign: Campaign) -> "Ingested | None":

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohort.annotation import Annotation, Request, check_annotation, merged
+from cohort.annotation import Annotation, CheckedAnnotation, Request, check_annotation, merged
 from cohort.budget import Cost
 from cohort.case import CaseView, Structure
 from cohort.errors import AnnotationError, DataError
@@ -182,6 +182,52 @@ def test_an_annotation_is_checked_and_hashes() -> None:
         dataclasses.replace(annotation, minutes=-1.0)
     with pytest.raises(AnnotationError, match=r"has 1.5 of 'liver'; expected 0 to 1"):
         dataclasses.replace(annotation, structures={"liver": 1.5})
+
+
+class TestNothingThere:
+    """The model found no spleen, and there is none: what comes back is what was sent."""
+
+    @pytest.fixture
+    def check(
+        self,
+        case_view: CaseView,
+        grid: Grid,
+        returned: Path,
+        structures: Structures,
+        affine: np.ndarray,
+        make_label_map: Make,
+        tmp_path: Path,
+    ) -> Callable[..., CheckedAnnotation]:
+        proposal = tmp_path / "proposal.nii.gz"
+        labels = np.where(make_label_map(0) == 2, 0, make_label_map(0))
+        write_volume(proposal, labels, affine)
+        write_volume(returned, labels, affine)
+
+        def check(
+            *asked: str, absent: tuple[str, ...] = (), sent: Path | None = proposal
+        ) -> CheckedAnnotation:
+            request = Request(case_id="scan_1", structures=asked)
+            return check_annotation(
+                returned, case_view, grid, request, structures, absent=absent, proposal=sent
+            )
+
+        return check
+
+    def test_declaring_it_absent_is_enough(self, check: Callable[..., CheckedAnnotation]) -> None:
+        with pytest.raises(AnnotationError, match=r"no voxel of spleen.*declare it absent in returns\.csv$"):
+            check("spleen")
+        assert check("spleen", absent=("spleen",)).absent == ("spleen",)
+
+    def test_of_two_structures_both_remarks_are_asked_for_at_once(
+        self, check: Callable[..., CheckedAnnotation]
+    ) -> None:
+        with pytest.raises(
+            AnnotationError, match=r"no voxel of spleen.*\. It is the proposal as it was sent"
+        ):
+            check("liver", "spleen")
+        with pytest.raises(AnnotationError, match="scan_1 is the proposal as it was sent"):
+            check("liver", "spleen", absent=("spleen",))
+        assert check("liver", "spleen", absent=("spleen",), sent=None).absent == ("spleen",)
 
 
 class TestSlabs:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -332,6 +333,26 @@ class TestFolderThatIsThere:
         message = refused(begun, "segmenter.steps=4", "seed=5")
         assert "was made with another config (seed: 0 -> 5; segmenter.steps: 3 -> 4)" in message
         assert message.endswith("or give this one another name with --set name=...")
+
+    def test_renamed_it_goes_on_under_its_new_name(self, begun: Path, refused: Callable[..., str]) -> None:
+        """And so does a copy, beside the one that it was copied from."""
+        from flows import campaign as campaigns
+        from flows.config import load_config
+        from flows.launch import campaign_config
+
+        folder = load_config(begun).folder
+        copied = folder.with_name("copied")
+        shutil.copytree(folder, copied)
+        config = campaign_config(campaigns.open_campaign(copied))
+        assert config.folder == copied
+        assert campaigns.changes(config) == []
+        moved = folder.rename(folder.parent.parent / "moved")
+        config = campaign_config(campaigns.open_campaign(moved))
+        assert config.folder == moved
+        assert campaigns.changes(config.model_copy(update={"seed": 5})) == ["seed: 0 -> 5"]
+        assert refused(begun, "name=moved", f"campaigns_root={moved.parent}", "seed=6").startswith(
+            f"The folder {moved} was made with another config (seed: 0 -> 6)"
+        )
 
     def test_of_another_process(self, begun: Path, refused: Callable[..., str], tmp_path: Path) -> None:
         with held(tmp_path / "campaigns" / "tiny" / ".lock"):
