@@ -1,12 +1,14 @@
 """Reads every voxel of a cohort once, before anything is trained, and tells all problems together."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from cohort.case import Case, Structure
 from cohort.errors import ConfigError, DataError, GeometryError
-from cohort.volume import check_same_grid, read_grid, read_image, read_label_map
+from cohort.volume import Array, check_same_grid, read_grid, read_image, read_label_map
 
 SHOWN = 10
 """Problems that an error names; the rest is counted."""
@@ -31,21 +33,40 @@ def validate_case(case: Case, structures: Sequence[Structure], *, needs_referenc
     Returns:
         One sentence a problem, each naming the file; empty if all is well.
     """
+    return _validate(case, structures, needs_reference)[0]
+
+
+def _validate(
+    case: Case, structures: Sequence[Structure], needs_reference: bool
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """What is wrong with a case, and which annotated structures have a voxel in its reference."""
     problems = _problems(lambda: read_image(case.image))
     if case.reference is None:
         if needs_reference:
             problems.append(f"Case {case.case_id} has no reference label map; add one or leave the case out")
-        return tuple(problems)
-    reference = case.reference
-    labels = frozenset(s.label for s in structures)
-    problems += _problems(lambda: read_label_map(reference, labels))
+        return tuple(problems), frozenset()
+    reference, there = case.reference, frozenset[str]()
+    labels = {s.name: s.label for s in structures}
+    try:
+        found = _labels_in(read_label_map(reference, frozenset(labels.values())).array)
+        there = frozenset(name for name, label in labels.items() if name in case.annotated and label in found)
+    except DataError as error:
+        problems.append(str(error))
     problems += _grid_problems(case.image, reference)
-    undeclared = sorted(case.annotated.keys() - {s.name for s in structures})
+    undeclared = sorted(case.annotated.keys() - labels.keys())
     if undeclared:
         problems.append(f"Case {case.case_id} names the structure {undeclared[0]!r}, which is not declared")
     if needs_reference and not case.annotated:
         problems.append(f"Case {case.case_id} has a reference, but no structure was annotated in it")
-    return tuple(dict.fromkeys(problems))
+    return tuple(dict.fromkeys(problems)), there
+
+
+def _labels_in(label_map: Array) -> frozenset[int]:
+    """Labels that occur, a slice at a time: indexing widens what it is given to eight bytes."""
+    occurs = np.zeros(256, dtype=bool)
+    for plane in label_map:
+        occurs[plane] = True
+    return frozenset(np.flatnonzero(occurs).tolist())
 
 
 def validate_cases(
@@ -55,7 +76,7 @@ def validate_cases(
     needs_reference: bool | Collection[str],
     progress: Progress | None = None,
     threads: int = 4,
-) -> None:
+) -> Mapping[str, frozenset[str]]:
     """Validate cases in threads; see `validate_case`.
 
     Args:
@@ -64,6 +85,9 @@ def validate_cases(
         needs_reference: ids of the cases that need a reference, or True for all and False for none.
         progress: called after each case, in the order of the cases.
         threads: at once; each holds one case's voxels.
+
+    Returns:
+        Case id -> annotated structures that have a voxel in its reference; empty without a reference.
 
     Raises:
         DataError: with all problems in the order of the cases; the first ten are shown, the others counted.
@@ -76,17 +100,20 @@ def validate_cases(
     else:
         needing = frozenset(needs_reference)
 
-    def check(case: Case) -> tuple[str, ...]:
-        return validate_case(case, structures, needs_reference=case.case_id in needing)
+    def check(case: Case) -> tuple[tuple[str, ...], frozenset[str]]:
+        return _validate(case, structures, case.case_id in needing)
 
     problems: list[str] = []
+    there: dict[str, frozenset[str]] = {}
     with ThreadPoolExecutor(max_workers=threads) as executor:
-        for done, found in enumerate(executor.map(check, cases), start=1):
-            problems += found
+        for done, (case, found) in enumerate(zip(cases, executor.map(check, cases), strict=True), start=1):
+            problems += found[0]
+            there[case.case_id] = found[1]
             if progress is not None:
                 progress(done, len(cases))
     if problems:
         raise DataError(_told(problems, len(cases)))
+    return there
 
 
 def _problems(check: Callable[[], object]) -> list[str]:

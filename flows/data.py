@@ -11,7 +11,7 @@ import numpy as np
 
 from cohort.case import Case, Dataset
 from cohort.cold_start import choose_diverse_start
-from cohort.errors import ConfigError
+from cohort.errors import ConfigError, DataError
 from cohort.features import LENGTH, embed
 from cohort.layouts import decathlon, folders
 from cohort.phantom import write_phantom
@@ -26,6 +26,14 @@ from sentinel.training import trainable_embeddings
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
+_ORACLE_ANNOTATES = (
+    "The simulated annotator (annotator.kind: oracle, the default) reads the label maps of the unlabelled "
+    "cases, and {bare} of {pool} have none; set annotator.kind: folder where people annotate"
+)
+_ORACLE_SCORES = (
+    "An estimator or filter that is an oracle reads the label maps of the unlabelled cases, and {bare} of "
+    "{pool} have none; take another one"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +140,37 @@ def validate_cohort(config: ActiveLearningConfig, cohort: Cohort, progress: Prog
         DataError: with all problems of all cases.
     """
     needed = set(cohort.held_out) | set(cohort.start)
-    if config.annotator.kind == "oracle" or config.reads_references:
+    simulated = config.annotator.kind == "oracle" or config.reads_references
+    if simulated:
         needed |= set(cohort.pool)
-    validate_cases(
-        cohort.dataset.cases, cohort.dataset.structures, needs_reference=frozenset(needed), progress=progress
-    )
+    dataset = cohort.dataset
+    try:
+        there = validate_cases(
+            dataset.cases, dataset.structures, needs_reference=frozenset(needed), progress=progress
+        )
+    except DataError as error:
+        bare = sum(dataset.by_id[case_id].reference is None for case_id in cohort.pool)
+        if not simulated or not bare:
+            raise
+        wanted = _ORACLE_SCORES if config.reads_references else _ORACLE_ANNOTATES
+        raise DataError(f"{error}\n{wanted.format(bare=bare, pool=len(cohort.pool))}") from error
+    _warn_of_empty(cohort, there)
+
+
+def _warn_of_empty(cohort: Cohort, there: Mapping[str, frozenset[str]]) -> None:
+    """Say which structures were looked for and have no voxel in any label map of a part of the cases."""
+    by_id = cohort.dataset.by_id
+    for part, ids, follows in (
+        ("held-out case", cohort.held_out, "the mean DSC leaves them out"),
+        ("labelled case", cohort.start, "the first round learns that they are nowhere"),
+    ):
+        looked_for = {name for case_id in ids for name in by_id[case_id].annotated}
+        seen = {name for case_id in ids for name in there[case_id]}
+        empty = [s.name for s in cohort.dataset.structures if s.name in looked_for - seen]
+        if empty:
+            _log.warning(
+                "No %s has a voxel of %s: %s. Are the labels right?", part, ", ".join(empty), follows
+            )
 
 
 def fingerprints(cases: tuple[Case, ...]) -> Mapping[str, str]:

@@ -54,4 +54,8 @@ class DataModel(Model):
             ]
             if missing:
                 raise ValueError(f"the layout 'folders' needs {', '.join(missing)}")
+            if self.root is not None:
+                raise ValueError(
+                    "the layout 'folders' reads data.labelled and not data.root; give one of them"
+                )
         return self

@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from cohort.case import Case, Dataset, Structure, check_case_id
+from cohort.case import Dataset, Structure, check_case_id
 from cohort.errors import DataError
+from cohort.layouts.cases import Files, read_cases
 from cohort.layouts.documents import Document, as_list, as_object, as_text, check_known_ids, read_json
 from cohort.layouts.patients import read_patients
-from cohort.volume import read_grid, volume_id
+from cohort.volume import volume_id
 
 _PARTIAL = re.compile(r"partial (0(?:\.\d+)?|1(?:\.0+)?|\.\d+)")
 
@@ -40,21 +41,14 @@ def read(root: Path) -> Dataset:
     files = _files(document, root, path)
     patients = read_patients(root, files.keys())
     annotated = _annotated(document, path, files, structures)
-    cases = [
-        _case(case_id, image, label, patients.get(case_id, case_id), annotated)
-        for case_id, (image, label) in sorted(files.items())
-    ]
     return Dataset(
         name=as_text(document.get("name", root.resolve().name), path, "'name'"),
         structures=structures,
-        cases=tuple(cases),
+        cases=read_cases(files, patients, annotated),
         held_out=_held_out(root / "splits.json", files),
         modality=_modality(document, path),
         patients_known=bool(patients),
     )
-
-
-Files = Mapping[str, tuple[Path, Path | None]]
 
 
 def _structures(document: Document, path: Path) -> tuple[Structure, ...]:
@@ -147,25 +141,6 @@ def _fraction(value: object, path: Path, what: str) -> float:
     if match is None:
         raise DataError(f"{path}: {what} is {value!r}; expected 'complete' or, for example, 'partial 0.62'")
     return float(match.group(1))
-
-
-def _case(
-    case_id: str,
-    image: Path,
-    label: Path | None,
-    patient_id: str,
-    annotated: Mapping[str, Mapping[str, float]],
-) -> Case:
-    grid = read_grid(image)
-    return Case(
-        case_id=case_id,
-        patient_id=patient_id,
-        image=image,
-        reference=label,
-        annotated=annotated.get(case_id, {}),
-        shape=grid.shape,
-        spacing_mm=grid.spacing_mm,
-    )
 
 
 def _held_out(path: Path, files: Files) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cohort.case import Case, Dataset, Structure, check_case_id
 from cohort.errors import DataError
+from cohort.layouts.cases import read_cases, volumes_in
 from cohort.layouts.patients import read_patients
-from cohort.volume import SUFFIXES, read_grid, volume_id
 
 _IMAGES = ("images", "imagesTr")
 _LABELS = ("labels", "labelsTr")
@@ -91,16 +91,15 @@ def _read_folder(
     if image_folder is None:
         raise DataError(f"The folder of {what} cases, {folder}, has no folder images/ (or imagesTr/)")
     label_folder = _subfolder(folder, _LABELS)
-    labels = {} if label_folder is None else _volumes(label_folder)
-    images = _images(_volumes(image_folder), labels)
+    labels = {} if label_folder is None else volumes_in(label_folder)
+    images = _images(volumes_in(image_folder), labels)
     if not images:
         raise DataError(f"{image_folder} holds no .nii.gz or .nii file; expected the {what} images there")
     _check_pairs(images, labels, needs_labels=needs_labels)
     patients = read_patients(folder, images.keys())
-    return {
-        case_id: _case(case_id, image, labels.get(case_id), patients.get(case_id, case_id), structures)
-        for case_id, image in images.items()
-    }
+    files = {case_id: (image, labels.get(case_id)) for case_id, image in images.items()}
+    annotated = {case_id: {s.name: 1.0 for s in structures} for case_id in labels}
+    return {case.case_id: case for case in read_cases(files, patients, annotated)}
 
 
 def _subfolder(folder: Path, names: Iterable[str]) -> Path | None:
@@ -108,18 +107,6 @@ def _subfolder(folder: Path, names: Iterable[str]) -> Path | None:
     if len(found) > 1:
         raise DataError(f"{folder} has both {found[0].name}/ and {found[1].name}/; keep one of them")
     return found[0] if found else None
-
-
-def _volumes(folder: Path) -> dict[str, Path]:
-    volumes: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.endswith(SUFFIXES):
-            continue
-        name = volume_id(path)
-        if name in volumes:
-            raise DataError(f"{folder} holds the case {name!r} as .nii and as .nii.gz; keep one of them")
-        volumes[name] = path
-    return volumes
 
 
 def _images(volumes: Mapping[str, Path], labels: Mapping[str, Path]) -> dict[str, Path]:
@@ -155,21 +142,6 @@ def _check_pairs(images: Mapping[str, Path], labels: Mapping[str, Path], *, need
                 f"The image {image} has no label map of the same name beside it; add one, or move the image "
                 "to the folder of unlabelled cases"
             )
-
-
-def _case(
-    case_id: str, image: Path, label: Path | None, patient_id: str, structures: tuple[Structure, ...]
-) -> Case:
-    grid = read_grid(image)
-    return Case(
-        case_id=case_id,
-        patient_id=patient_id,
-        image=image,
-        reference=label,
-        annotated={} if label is None else {s.name: 1.0 for s in structures},
-        shape=grid.shape,
-        spacing_mm=grid.spacing_mm,
-    )
 
 
 def _refuse_shared(parts: Iterable[Mapping[str, Case]]) -> None:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from cohort.errors import ConfigError, DataError
+from cohort.layouts.cases import volumes_in
 from cohort.volume import SUFFIXES, volume_id
 
 _LISTED = 3
@@ -70,8 +71,8 @@ def read_masks(root: Path, layout: str, *, masks: Path | None = None) -> MaskDat
         root: folder of the data set.
         layout: "totalsegmentator", "decathlon" or "nnunet".
         masks: folder of other masks than the data set's own, such as a model's predictions:
-            `<case_id>.nii.gz` label maps, or for totalsegmentator a folder of masks per case. Cases without
-            a file there are left out, files without a case too, with a warning.
+            label maps `<case_id>.nii.gz` or `.nii`, or for totalsegmentator a folder of masks per case. Cases
+            without a file there are left out, files without a case too, with a warning.
 
     Raises:
         ConfigError: for another layout.
@@ -127,9 +128,10 @@ def _decathlon(root: Path, masks: Path | None) -> MaskDataset:
     from cohort.layouts import decathlon
 
     dataset = decathlon.read(root)
+    given = {} if masks is None else volumes_in(masks)
     cases = []
     for case in dataset.cases:
-        path = case.reference if masks is None else masks / f"{case.case_id}.nii.gz"
+        path = case.reference if masks is None else given.get(case.case_id)
         if path is None or not path.is_file():
             continue
         listed = case.annotated if masks is None else [s.name for s in dataset.structures]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cohort.errors import DataError
+from cohort.layouts.cases import volumes_in
 from cohort.layouts.documents import Document, as_object, as_text, read_json
 from cohort.layouts.masks import MaskCase, MaskDataset, MaskFile
 from cohort.volume import SUFFIXES
@@ -18,7 +19,7 @@ def read(root: Path, masks: Path | None = None) -> MaskDataset:
 
     Args:
         root: with `dataset.json`.
-        masks: folder with other label maps, `<id>.nii.gz`, for images of `imagesTr` or `imagesTs`.
+        masks: folder with other label maps, `<id>.nii.gz` or `.nii`, for images of `imagesTr` or `imagesTs`.
 
     Raises:
         DataError: for a dataset.json that is missing or broken, or files that are not NIfTI.
@@ -30,13 +31,13 @@ def read(root: Path, masks: Path | None = None) -> MaskDataset:
         raise DataError(f"{path} declares files that end in {ending!r}; expected {' or '.join(SUFFIXES)}")
     structures = _structures(document, path)
     folders = ("imagesTr",) if masks is None else ("imagesTr", "imagesTs")
-    where = root / "labelsTr" if masks is None else masks
+    given = {} if masks is None else volumes_in(masks)
     first = f"_0000{ending}"
     cases = []
     for image in sorted(path for folder in folders for path in (root / folder).glob(f"*{first}")):
         case_id = image.name.removesuffix(first)
-        labels = where / f"{case_id}{ending}"
-        if labels.is_file():
+        labels = root / "labelsTr" / f"{case_id}{ending}" if masks is None else given.get(case_id)
+        if labels is not None and labels.is_file():
             found = tuple(
                 MaskFile(structure=name, path=labels, labels=wanted) for name, wanted in structures.items()
             )

@@ -162,3 +162,15 @@ def test_all_problems_are_told_together_in_the_order_of_the_cases(
 def test_validation_needs_a_thread(structures: Structures) -> None:
     with pytest.raises(ConfigError, match="given 0 threads"):
         validate_cases([], structures, needs_reference=True, threads=0)
+
+
+def test_what_the_references_hold_is_told(case: Case, structures: Structures) -> None:
+    """Of the annotated structures: what lies in a structure that was not contoured is nobody's word."""
+    partly = dataclasses.replace(case, case_id="scan_2", annotated={"liver": 1.0})
+    bare = dataclasses.replace(case, case_id="scan_3", reference=None, annotated={})
+    found = validate_cases([case, partly, bare], structures, needs_reference=False)
+    assert found == {
+        "scan_1": frozenset({"liver", "spleen"}),
+        "scan_2": frozenset({"liver"}),
+        "scan_3": frozenset(),
+    }

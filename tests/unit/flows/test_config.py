@@ -167,6 +167,8 @@ def test_labelled_without_a_layout_means_folders(make_campaign_yaml: MakeYaml) -
         },
     )
     assert load_config(path).data.layout == "folders"
+    (message,) = mistakes(path, "data.root=scans").values()
+    assert message.startswith("the layout 'folders' reads data.labelled and not data.root")
 
 
 class TestNames:

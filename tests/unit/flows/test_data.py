@@ -218,6 +218,43 @@ class TestValidation:
             data.validate_cohort(config, data.load_cohort(config))
         assert "Case case_07 has no reference" in str(caught.value)
         assert "Case case_08 has no reference" in str(caught.value)
+        assert str(caught.value).splitlines()[-1] == (
+            "The simulated annotator (annotator.kind: oracle, the default) reads the label maps of the "
+            "unlabelled cases, and 2 of 4 have none; set annotator.kind: folder where people annotate"
+        )
+        with pytest.raises(DataError, match=r"oracle reads the label maps .* have none; take another one$"):
+            data.validate_cohort(load_config(path, ["strategy=oracle-worst"]), data.load_cohort(config))
+
+    def test_other_problems_have_nothing_to_do_with_the_annotator(
+        self, make_decathlon: Make, make_campaign_yaml: Make
+    ) -> None:
+        root = make_decathlon(9, splits={"held_out": ["case_00", "case_01"]})
+        (root / "imagesTr" / "case_05.nii.gz").write_bytes(
+            (root / "imagesTr" / "case_05.nii.gz").read_bytes()[:-20]
+        )
+        config = load_config(make_campaign_yaml(root))
+        with pytest.raises(DataError, match="1 problem in 9 cases") as caught:
+            data.validate_cohort(config, data.load_cohort(config))
+        assert "annotator" not in str(caught.value)
+
+    def test_a_structure_that_no_label_map_has_is_named(
+        self, make_folder: Make, make_campaign_yaml: Make, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Most often its label was mistyped: nothing else would tell, a mean leaves it out."""
+        folders = {
+            "labelled": str(make_folder("known", ("a", "b"))),
+            "unlabelled": str(make_folder("new", ("c", "d", "e", "f"))),
+            "held_out": str(make_folder("test", ("g",))),
+            "structures": {"liver": 1, "spleen": 2},
+        }
+        config = load_config(make_campaign_yaml("", {"data": folders}))
+        data.validate_cohort(config, data.load_cohort(config))
+        assert "has a voxel of" not in caplog.text
+        folders["structures"] = {"liver": 1, "spleen": 2, "kidney": 99}
+        config = load_config(make_campaign_yaml("", {"data": folders}))
+        data.validate_cohort(config, data.load_cohort(config))
+        assert "No held-out case has a voxel of kidney: the mean DSC leaves them out" in caplog.text
+        assert "No labelled case has a voxel of kidney: the first round learns" in caplog.text
 
     def test_people_need_none_in_the_pool(self, path: Path) -> None:
         config = load_config(path, ["annotator.kind=folder"])

@@ -148,6 +148,17 @@ def test_an_image_whose_name_is_no_id_is_named(make_folder: Make) -> None:
         read(folder, None, None, LABELS)
 
 
+def test_headers_that_cannot_be_read_are_told_together(make_folder: Make) -> None:
+    folder = make_folder("start", ("a", "b", "c"))
+    for name in ("a", "c"):
+        (folder / "images" / f"{name}.nii.gz").write_bytes(b"no scan")
+    with pytest.raises(DataError) as caught:
+        read(folder, None, None, LABELS)
+    first, second = str(caught.value).splitlines()
+    assert "images/a.nii.gz" in first
+    assert "images/c.nii.gz" in second
+
+
 def test_structures_must_be_named(make_folder: Make) -> None:
     with pytest.raises(DataError, match="need to be told their structures"):
         read(make_folder("start", ("a",)), None, None, {})

@@ -78,6 +78,26 @@ def test_nnunet(make_folder: Make, tmp_path: Path) -> None:
     assert list(listed(read_masks(root, "nnunet", masks=tmp_path / "predicted"))) == ["b"]
 
 
+@pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
+def test_masks_may_be_compressed_or_not_whatever_the_images_are(
+    make_folder: Make, make_decathlon: Make, tmp_path: Path, layout: str
+) -> None:
+    root, names = make_decathlon(3), ("case_00", "case_01")
+    if layout == "nnunet":
+        root, names = make_folder("tiny", ("a", "b"), nnunet=True), ("a", "b")
+        (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "liver": 1}}))
+    predicted = tmp_path / "predicted"
+    predicted.mkdir()
+    files = {predicted / f"{names[0]}.nii", predicted / f"{names[1]}.nii.gz"}
+    for path in files:
+        path.write_bytes(b"")
+    dataset = read_masks(root, layout, masks=predicted)
+    assert {mask.path for case in dataset.cases for mask in case.masks} == files
+    (predicted / f"{names[1]}.nii").write_bytes(b"")
+    with pytest.raises(DataError, match=f"{names[1]}' as .nii and as .nii.gz; keep one of them"):
+        read_masks(root, layout, masks=predicted)
+
+
 class TestRefused:
     def test_another_layout(self, tmp_path: Path) -> None:
         with pytest.raises(
