@@ -104,7 +104,7 @@ def _refused(campaign: Campaign, number: int, cases: Collection[str]) -> list[st
     """Why the last file of each of some cases was refused in a round, and where it lies now."""
     last = {str(entry.payload["case_id"]): entry.payload for entry in campaign.events("refused", number)}
     return [
-        str(found["reason"]) + (f" (it lies in {found['path']})" if found["path"] else "")
+        str(found["reason"]) + (f" (it lies in {campaign.folder / found['path']})" if found["path"] else "")
         for case_id, found in sorted(last.items())
         if case_id in cases
     ]

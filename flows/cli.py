@@ -96,6 +96,7 @@ def ingest(
     then_resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the campaign when all is back.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Take in the annotations that people have put back, all or a part of them."""
     from flows.launch import campaign_config, launch
@@ -112,7 +113,7 @@ def ingest(
         out.print(f"Waits for {_escaped(found.waits_for)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1 if found.taken.refused else 0)
     elif then_resume:
-        _show_status(launch(campaign_config(opened), Display(console=err)))
+        _show_status(launch(campaign_config(opened), Display(console=err, quiet=quiet)))
     else:
         out.print(f"All is back: sentinel-loop resume {opened.name}", highlight=False, soft_wrap=True)
 
@@ -206,10 +207,11 @@ def compare(
     units = comparison.only(listed(arms), numbers(seeds))
     display = Display(console=err, quiet=quiet)
     failed = {} if report_only else launch_comparison(comparison, units, display)
-    page = report_comparison(comparison)
-    out.print(f"The report: {page}", highlight=False, soft_wrap=True)
     for name, reason in failed.items():
         err.print(f"[red]{name} failed:[/red] {_escaped(reason)}", highlight=False, soft_wrap=True)
+    found = report_comparison(comparison)
+    counts = f"{found.finished} of {found.planned} campaigns"
+    out.print(f"The report, of {counts}: {found.page}", highlight=False, soft_wrap=True)
     if failed:
         err.print(f"{len(failed)} of {len(units)} campaigns failed; the same command tries them again.")
         raise typer.Exit(1)

@@ -4,17 +4,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
 
+from cohort.errors import CampaignError
 from cohort.volume import write_bytes
 from flows.campaign import open_campaign
 from flows.comparison_config import Comparison
 from flows.comparison_declaration import declare
 from flows.comparison_findings import Findings, contrast_table, find, saving_table, summary_table
 from flows.comparison_page import Page
-from flows.comparison_tables import Tables, read_tables, write_tables
+from flows.comparison_tables import OTHER_SETTINGS, Tables, read_tables, write_tables
 from flows.config_files import as_dict, config_sha256
 from flows.environment import code_version
 from flows.student_findings import find_students, student_metrics, student_tables
@@ -24,17 +26,26 @@ from flows.tracking import log_comparison
 PAGE, TABLES, CONFIG = "report.html", "tables", "comparison.yaml"
 
 
-def report(comparison: Comparison) -> Path:
+class Reported(NamedTuple):
+    """Where a report lies, and how many of the planned campaigns are in it."""
+
+    page: Path
+    finished: int
+    planned: int
+
+
+def report(comparison: Comparison) -> Reported:
     """Write the report of what is finished, beside the campaigns and into MLflow.
 
-    Returns:
-        The page.
-
     Raises:
-        SentinelLoopError: for campaigns that are not paired, or a table of groups that cannot be read.
+        CampaignError: for campaigns that are not paired, or where all that is there was made with other
+            settings: a page of these is left as it is.
+        SentinelLoopError: for a table of groups that cannot be read.
     """
     config = comparison.config
-    tables, declaration = read_tables(comparison.units), declare(comparison)
+    tables = read_tables(comparison.units)
+    _check_settings(config.folder / PAGE, tables.units)
+    declaration = declare(comparison)
     about = _about(comparison, tables)
     page: Page | StudentPage
     if config.semi_supervised is None:
@@ -60,7 +71,19 @@ def report(comparison: Comparison) -> Path:
         about=about,
         metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
     )
-    return config.folder / PAGE
+    return Reported(config.folder / PAGE, len(finished), len(tables.units))
+
+
+def _check_settings(page: Path, units: pd.DataFrame) -> None:
+    """Refuse to write a page of nothing over one of campaigns that were made with other settings."""
+    others = units[units["state"] == OTHER_SETTINGS]
+    if others.empty or (units["state"] == "finished").any() or not page.is_file():
+        return
+    first = others.iloc[0]
+    raise CampaignError(
+        f"No finished campaign has these settings, so {page} is left as it is: {first['campaign']} and "
+        f"{len(others) - 1} more have others ({first['changed']}); give the same --set as when they were made"
+    )
 
 
 def _filled(tables: Tables, computed: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -23,6 +23,8 @@ Metric = Literal["dsc", "nsd"]
 NO_GROUP = "not named"
 _SAME_EVERYWHERE = ("dataset_sha256", "held_out", "structures")
 _SAME_FOR_A_SEED = ("start", "pool")
+OTHER_SETTINGS = "made with another configuration"
+"""State of a unit that differs in a key that pairs arms, and so is in no table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +189,7 @@ def _unit_row(unit: Unit, campaign: Campaign | None, changes: Sequence[str]) -> 
 def _state(campaign: Campaign | None, changes: Sequence[str]) -> str:
     if campaign is None:
         return "not started"
-    return "made with another configuration" if _is_no_pair(changes) else campaigns.state(campaign)
+    return OTHER_SETTINGS if _is_no_pair(changes) else campaigns.state(campaign)
 
 
 def _gathered(

@@ -78,19 +78,29 @@ def generate_phantom(data: DataModel, beside: Path, progress: Progress | None = 
 
 
 def load_cohort(config: ActiveLearningConfig) -> Cohort:
-    """Read the data set's headers and split it.
+    """Read the data set's headers, split it, and check that a campaign can be made of it.
 
     Raises:
         DataError: for what is wrong with the data set's files.
         ConfigError: for a split or a budget that the data set cannot give.
     """
+    return _check(config, read_cohort(config))
+
+
+def read_cohort(config: ActiveLearningConfig) -> Cohort:
+    """What `load_cohort` gives, of a campaign that has begun: nothing more is checked.
+
+    Raises:
+        DataError: for what is wrong with the data set's files.
+        ConfigError: for a split that the data set cannot give.
+    """
     if config.data.layout == "folders":
-        return _check(config, _from_folders(config))
+        return _from_folders(config)
     dataset, held_out = read_dataset(config.data, config.campaigns_root)
     start = _start(config, dataset, held_out)
     taken = {*held_out, *start}
     pool = tuple(case.case_id for case in dataset.cases if case.case_id not in taken)
-    return _check(config, Cohort(dataset=dataset, held_out=held_out, start=start, pool=pool))
+    return Cohort(dataset=dataset, held_out=held_out, start=start, pool=pool)
 
 
 def read_dataset(data: DataModel, beside: Path) -> tuple[Dataset, tuple[str, ...]]:

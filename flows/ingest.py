@@ -43,7 +43,7 @@ def ingest(campaign: Campaign, config: ActiveLearningConfig) -> Ingested | None:
         return None
     selection = selections[-1]
     number = int(selection["round"])
-    cohort = data.load_cohort(config)
+    cohort = data.read_cohort(config)
     intake = Intake(
         campaign=campaign, dataset=cohort.dataset, costs=config.budget.cost_model, unit=config.unit
     )

@@ -33,6 +33,7 @@ from sentinel.training import trainable_embeddings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from flows.comparison_report import Reported
     from flows.ingest import Ingested
 
 
@@ -95,14 +96,15 @@ def launch_comparison(comparison: Comparison, units: Sequence[Unit], display: Di
         return failed
 
 
-def report_comparison(comparison: Comparison) -> Path:
+def report_comparison(comparison: Comparison) -> "Reported":
     """Write the report of what is finished of a comparison.
 
     Returns:
-        Its page.
+        Its page, and how many campaigns are in it.
 
     Raises:
-        SentinelLoopError: for campaigns that are not paired, or a table of groups that cannot be read.
+        SentinelLoopError: for campaigns that are not paired or were all made with other settings, or a table
+            of groups that cannot be read.
     """
     environment.prepare(comparison.config.campaigns_root)
     from flows.comparison_report import report

@@ -196,10 +196,13 @@ class Promoter:
     def _say_nothing_kept(self, number: int, verdicts: Sequence[Verdict], allowed: bool) -> None:
         reasons = Counter(verdict.reason for verdict in verdicts).most_common(3)
         why = "; ".join(f"{count} {reason}" for reason, count in reasons) or "there was no mask"
-        message = f"Round {number}: the filter keeps none of {len(verdicts)} masks ({why})"
+        message = f"the filter keeps none of {len(verdicts)} masks ({why})"
         if not allowed:
-            raise SelectionError(f"{message}; lower filter.minimum, or take filter.kind top_fraction")
-        _log.warning("%s: the next round learns from annotations alone", message)
+            raise SelectionError(
+                f"Generation {number}: {message}; lower filter.minimum, or take filter.kind top_fraction, "
+                "and give the training another name with --set name=..."
+            )
+        _log.warning("Round %d: %s: the next round learns from annotations alone", number, message)
 
 
 def pseudo_cases(labels: Sequence[PseudoLabel], by_id: Mapping[str, Case]) -> tuple[TrainingCase, ...]:

@@ -26,7 +26,7 @@ from flows.sentinel_split import Split
 from flows.sentinel_stage import SENTINEL_FILE, train_sentinel_stage
 from flows.stages import file_sha256, json_sha256, read_json, run_stage, write_json
 from segmenters.base import Report, SegmenterSettings
-from sentinel.calibration import fit_calibration
+from sentinel.calibration import MIN_PATIENTS_FOR_LINE, fit_calibration
 from sentinel.evaluation import ScoredMask
 from sentinel.grading import observations
 from sentinel.rivals import Key, describe_masks, mask_only_values, rival_scores, uncertainty_values
@@ -247,6 +247,11 @@ class SentinelTraining:
                 level=self.config.level,
                 seed=derive_seed(self.config.seed, "calibration"),
             )
+            if not calibration.structures:
+                self.display.say(
+                    f"  {name} is not compared: calibrating it takes {MIN_PATIENTS_FOR_LINE} patients with "
+                    "masks of a structure (split.calibration_patients)"
+                )
             found[name] = rival_scores(scored, now, calibration)
         return found
 

@@ -126,7 +126,7 @@ _HEADINGS = (
 
 def _cells(found: Figures) -> tuple[str, ...]:
     return (
-        str(found.masks),
+        str(found.masks) if found.masks else f"none of {found.without_value} has a calibrated value",
         f"{_shown(found.pearson)} [{_shown(found.pearson_low)}, {_shown(found.pearson_high)}]",
         _shown(found.spearman),
         _shown(found.spearman_within),

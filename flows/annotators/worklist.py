@@ -52,7 +52,7 @@ def write_worklist(
             "structures": "; ".join(f"{labels[name]} {name}" for name in item.request.structures),
             **({"slices": _listed(item.request.slabs)} if item.request.slabs else {}),
             "why": item.why,
-            "picture": str(item.picture) if item.picture else "",
+            "picture": _from(folder, item.picture) if item.picture else "",
         }
         for rank, item in enumerate(items)
     ]
@@ -61,6 +61,11 @@ def write_worklist(
     write_bytes(folder / SLICER_TABLE, slicer_table(structures).encode())
     write_bytes(folder / ITKSNAP_TABLE, itksnap_table(structures).encode())
     write_returns(folder / RETURNS, [item.request for item in items])
+
+
+def _from(folder: Path, path: Path) -> str:
+    """A path as it is seen from the folder of the work, which people open wherever it is mounted."""
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _listed(slabs: Sequence[Slab]) -> str:

@@ -289,7 +289,7 @@ class TestPeople:
         assert status(campaign)["state"] == "awaiting annotation"
         told = status(campaign)["waits_for"].partition("put aside, to be corrected: ")[2]
         for why, case_id in ((wrong_labels, first), (wrong_grid, second)):
-            place = f"annotation/round_000/quarantine/{case_id}_1.nii.gz"
+            place = work / "quarantine" / f"{case_id}_1.nii.gz"
             assert f"{why} (it lies in {place})" in told
         assert {file.name for file in (work / "quarantine").glob("*.nii.gz")} == {
             f"{first}_1.nii.gz",
@@ -378,7 +378,7 @@ class TestPeople:
             assert status(campaign)["state"] == "awaiting annotation"
 
             (work / "returns.csv").write_text(f"case_id,skip,reason\n{second},yes,motion\n")
-            code, said = command("ingest", str(campaign.folder), "--watch", "0.1", "--resume")
+            code, said = command("ingest", str(campaign.folder), "--watch", "0.1", "--resume", "--quiet")
             assert code == 0
             assert f"skipped  {second}: motion" in said
         assert status(campaign)["state"] == "finished"
@@ -392,6 +392,11 @@ class TestPeople:
         code, said = command("resume", str(campaign.folder), "--quiet")
         assert code == 0
         assert "tiny: finished" in said
+        moved = campaign.folder.rename(campaign.folder.with_name("moved"))
+        code, said = command("resume", str(moved), "--quiet")
+        assert code == 0
+        assert "moved: finished" in said
+        assert not campaign.folder.exists()
 
     def test_the_command_line_says_what_it_waits_for_and_what_is_wrong(
         self,

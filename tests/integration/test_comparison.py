@@ -168,7 +168,7 @@ class TestReport:
     def test_page_tables_and_mlflow_say_the_same(self, finished: Path) -> None:
         comparison = load_comparison(finished)
         for _ in range(2):
-            page = report_comparison(comparison)
+            page = report_comparison(comparison).page
         assert "4 of 4 campaigns are finished" in page.read_text()
         rounds = pd.read_parquet(page.parent / "tables" / "rounds.parquet")
         assert len(rounds) == 4 * 2
@@ -186,6 +186,28 @@ class TestReport:
             "report.html",
             "tables",
         }
+
+    def test_other_settings_do_not_blank_it(
+        self, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As where --set was forgotten: none of the campaigns counts then."""
+        page, finished_units, planned = report_comparison(load_comparison(finished))
+        assert (finished_units, planned) == (4, 4)
+        before = page.read_bytes()
+        command = ["sentinel-loop", "compare", "--config", str(finished), "--report-only"]
+        monkeypatch.setattr(sys, "argv", [*command, "--set", "segmenter.steps=99"])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2
+        shown = " ".join(capsys.readouterr().err.split())
+        assert f"No finished campaign has these settings, so {page} is left as it is" in shown
+        assert "segmenter.steps: 3 -> 99" in shown
+        assert page.read_bytes() == before
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 0
+        assert f"The report, of 4 of 4 campaigns: {page}" in capsys.readouterr().out
 
 
 class TestFailures:

@@ -278,7 +278,7 @@ class TestComparison:
         assert len({student["checkpoint_sha256"] for student in students}) == 2
         assert all(each.events("pruned") for each in trained)
 
-        page = report_comparison(comparison)
+        page = report_comparison(comparison).page
         found = pd.read_parquet(page.parent / "tables" / "contrasts.parquet").set_index(
             ["declared", "arm", "measure"]
         )

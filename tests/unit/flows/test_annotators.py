@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -122,6 +123,18 @@ class TestFolder:
             "scan_1.nii.gz",
             "scan_2.nii.gz",
         ]
+
+    def test_paths_are_those_that_are_seen_from_its_folder(
+        self, folder: Folder, proposals: dict[str, Path], tmp_path: Path
+    ) -> None:
+        first, second = work(self.REQUESTS, proposals)
+        assert folder.pictures is not None
+        beside, elsewhere = folder.pictures / "scan_2.png", tmp_path / "elsewhere.png"
+        folder.send(
+            [dataclasses.replace(first, picture=beside), dataclasses.replace(second, picture=elsewhere)]
+        )
+        with (folder.folder / "worklist.csv").open() as file:
+            assert [row["picture"] for row in csv.DictReader(file)] == ["pictures/scan_2.png", str(elsewhere)]
 
     def test_waits_until_files_are_back(self, folder: Folder, proposals: dict[str, Path]) -> None:
         folder.send(work(self.REQUESTS, proposals))

@@ -110,6 +110,14 @@ def test_what_was_measured_appears(sentinel: Sentinel) -> None:
     assert "below DSC 0.65" in text
 
 
+def test_an_estimator_that_was_not_calibrated_is_not_said_to_have_no_masks(sentinel: Sentinel) -> None:
+    none = Evaluation(per_mask={"all": Figures(masks=0, patients=0, without_value=10)})
+    own = Evaluation(per_mask={"all": OVERALL})
+    table = rows(card(sentinel, CardTest(heading="x", evaluations={"sentinel": own, "entropy": none})))
+    (found,) = (row for row in table if row[0] == "entropy")
+    assert found[1] == "none of 10 has a calibrated value"
+
+
 def test_an_estimator_without_slices_has_no_line_of_them(sentinel: Sentinel) -> None:
     text = card(
         sentinel, CardTest(heading="x", evaluations={"sentinel": Evaluation(per_mask={"all": OVERALL})})
