@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -20,10 +20,10 @@ from cohort.records import EMPTY_MASK, Prediction, QualityScore
 from cohort.trial import revealed_masks, verdict
 from cohort.volume import check_same_grid, read_label_map, write_bytes
 from flows.filter_config import PseudoLabelsModel
-from flows.promotion import unscored
 from segmenters.base import Report
 
 Dscs = Mapping[tuple[str, str], float]
+Alike = Literal["structure", "all"]
 ORACLE, RANDOM = "oracle", "random"
 """Bounds that are always shown beside: perfect knowledge, and none."""
 
@@ -76,7 +76,7 @@ def trial(
     settings: PseudoLabelsModel,
     structures: Sequence[str],
     verdicts: Sequence[Verdict],
-    predictions: Sequence[Prediction],
+    plain: Sequence[QualityScore],
     scores: Mapping[str, Sequence[QualityScore]],
     dscs: Dscs,
     *,
@@ -89,21 +89,20 @@ def trial(
         settings: of the filter.
         structures: names.
         verdicts: of the filter.
-        predictions: whose masks were judged.
-        scores: estimator -> its scores, of the filter's own and of its rivals.
+        plain: the masks that the filter could keep, without a value.
+        scores: estimator -> its scores of the same masks, of the filter's own and of its rivals.
         dscs: true ones, where known.
         round: or generation.
         seed: of the campaign.
 
     Returns:
         "estimator" (as in a campaign, of the filter's own), "filter" and "filter_per_structure"
-        (`cohort.filtering.outcome`), and "rivals": name -> both of a filter that keeps as many masks of each
-        structure by that estimator; "random" and, where all is known, "oracle" among them.
+        (`cohort.filtering.outcome`), and "rivals": name -> both of a filter that keeps as many masks by that
+        estimator; "random" and, where all is known, "oracle" among them. "alike" says whether that is as many
+        of each "structure", or in "all", where that is what the filter decides.
     """
-    own = settings.filter.estimator_name
-    cases = {
-        prediction.case_id: prediction.case_id for prediction in predictions
-    }  # no test asks for patients
+    own, alike = settings.filter.estimator_name, _alike(settings)
+    cases = {mask.case_id: mask.case_id for mask in plain}  # no test asks for patients
 
     def agreement(judged: Sequence[QualityScore]) -> dict[str, float | int | None]:
         return verdict(revealed_masks(judged, dscs, cases, round))
@@ -113,14 +112,15 @@ def trial(
         "good_dsc": settings.good_dsc,
         "filter": outcome(verdicts, dscs, good_dsc=settings.good_dsc),
         "filter_per_structure": outcomes(verdicts, dscs, structures, good_dsc=settings.good_dsc),
+        "alike": alike,
         "rivals": {
             name: {
                 "estimator": agreement(judged) if dscs and name != RANDOM else {},
                 "filter": outcome(
-                    _keep_alike(name, judged, verdicts, round, seed), dscs, good_dsc=settings.good_dsc
+                    _keep_alike(name, judged, verdicts, alike, round, seed), dscs, good_dsc=settings.good_dsc
                 ),
             }
-            for name, judged in {**scores, **bounds(predictions, dscs)}.items()
+            for name, judged in {**scores, **bounds(plain, dscs)}.items()
         },
     }
 
@@ -161,28 +161,47 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _keep_alike(
-    name: str, scores: Sequence[QualityScore], verdicts: Sequence[Verdict], round: int, seed: int
+    name: str,
+    scores: Sequence[QualityScore],
+    verdicts: Sequence[Verdict],
+    alike: Alike,
+    round: int,
+    seed: int,
 ) -> tuple[Verdict, ...]:
-    """As many masks of each structure as a filter kept, by another estimator; fewer where it judges fewer."""
+    """As many masks as a filter kept, of each structure or in all, by another estimator.
+
+    Fewer where it judges fewer.
+    """
     kind = "random" if name == RANDOM else "top_fraction"
+    groups = sorted({score.structure for score in scores}) if alike == "structure" else [None]
     found: list[Verdict] = []
-    for structure in sorted({score.structure for score in scores}):
-        own = [score for score in scores if score.structure == structure]
-        wanted = sum(v.kept for v in verdicts if v.structure == structure and v.reason != ABSENT)
+    for group in groups:
+        own = [score for score in scores if group in (None, score.structure)]
+        wanted = sum(v.kept for v in verdicts if group in (None, v.structure) and v.reason != ABSENT)
         judged = sum(s.reason != EMPTY_MASK and (name == RANDOM or not math.isnan(s.raw)) for s in own)
         keep = min(1.0, wanted / judged) if judged else 1.0
-        rule = make_filter(FilterSettings(kind=kind, keep=keep or 1.0))
+        rule = make_filter(FilterSettings(kind=kind, keep=keep or 1.0, per=alike))
         made = filter_masks(rule, own, round=round, seed=seed)
         found.extend(made if keep else (replace(v, weight=0.0) for v in made))
     return tuple(found)
 
 
-def bounds(predictions: Sequence[Prediction], dscs: Dscs) -> dict[str, tuple[QualityScore, ...]]:
-    """What no knowledge would say of the masks, and what perfect knowledge would, where it is known."""
-    plain = unscored(predictions)
-    if not dscs:
-        return {RANDOM: plain}
-    return {RANDOM: plain, ORACLE: oracle_scores(plain, dscs)}
+def _alike(settings: PseudoLabelsModel) -> Alike:
+    """Whether a filter decides how many masks of each structure it keeps, or how many in all."""
+    filter_ = settings.filter
+    by_value = filter_.kind in ("threshold", "lower_bound")
+    return "all" if by_value or filter_.per == "all" else "structure"
+
+
+def bounds(plain: Sequence[QualityScore], dscs: Dscs) -> dict[str, tuple[QualityScore, ...]]:
+    """What no knowledge would say of the masks, and what perfect knowledge would, where it is known.
+
+    Args:
+        plain: the masks that a filter may keep, without a value.
+        dscs: true ones, where known.
+    """
+    none = {RANDOM: tuple(plain)}
+    return {**none, ORACLE: oracle_scores(plain, dscs)} if dscs else none
 
 
 def oracle_scores(masks: Sequence[QualityScore], dscs: Dscs) -> tuple[QualityScore, ...]:

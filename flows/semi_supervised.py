@@ -103,9 +103,13 @@ class SelfTraining(Loop):
         promoter = self._promoter
         if promoter is None:
             raise CampaignError("A semi-supervised training without a filter of pseudo-labels has no student")
-        scores = self._scores(stages, pool, predictions)
+        scores = {
+            name: self._candidates_among(found, pool)
+            for name, found in self._scores(stages, pool, predictions).items()
+        }
+        plain = self._candidates_among(unscored(predictions), pool)
         own = promoter.settings.filter.estimator_name
-        judged = self._candidates_among(scores[own] if own else unscored(predictions), pool)
+        judged = scores[own] if own else plain
         untrained = rounds.unseen_structures(stages.annotations, stages.structures)
         verdicts = promoter.promote(stages.number, pool, predictions, judged, untrained=untrained)
         dscs = self._measured(stages, pool, predictions)
@@ -114,7 +118,7 @@ class SelfTraining(Loop):
             promoter.settings,
             [structure.name for structure in stages.structures],
             verdicts,
-            predictions,
+            plain,
             scores,
             dscs,
             round=stages.number,
@@ -122,7 +126,8 @@ class SelfTraining(Loop):
         )
         self._say(stages.number, found["filter"])
         with drawing(f"figures of generation {stages.number}"):
-            self._draw_filter(stages, verdicts, predictions, scores, dscs)
+            shown = {**scores, **filter_trial.bounds(plain, dscs)}
+            self._draw_filter(stages, verdicts, predictions, shown, dscs)
         if stages.number == 0 and self.training.cost_cases and self.campaign.event("cost") is None:
             try:
                 self._measure_cost(stages, pool, predictions)
@@ -148,8 +153,7 @@ class SelfTraining(Loop):
         dscs: filter_trial.Dscs,
     ) -> None:
         folder, heading = stages.folder / FIGURES, f"{self.campaign.name}, generation {stages.number}"
-        shown = {**scores, **filter_trial.bounds(predictions, dscs)}
-        semi_supervised_figures.filtered(folder / "filter.png", verdicts, shown, dscs, heading)
+        semi_supervised_figures.filtered(folder / "filter.png", verdicts, scores, dscs, heading)
         semi_supervised_figures.examples(
             folder / "kept_and_not.png",
             verdicts,

@@ -10,6 +10,7 @@ from flows.campaign import Campaign
 
 REPORT = "report.md"
 BOUND = " (reads references)"
+_ALIKE = {"structure": "of each structure", "all": "in all"}
 
 
 def write_report(campaign: Campaign) -> Path:
@@ -66,7 +67,7 @@ def _trial(payload: Mapping[str, Any]) -> list[str]:
     text += (
         f" References, which nothing learned from, tell the DSC of {own['measured']:.0f}: precision is the "
         f"share of kept masks above {good:g}, recall the share of such masks that is kept. "
-        "The rows below keep the same fraction by each estimator."
+        f"The rows below keep as many masks {_ALIKE[payload.get('alike', 'structure')]} by each estimator."
     )
     rows = [
         [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -22,7 +23,7 @@ from cohort.errors import CampaignError, ConfigError, ModelError, SelectionError
 from cohort.records import QualityScore
 from cohort.volume import write_volume
 from flows import campaign as campaigns
-from flows import cli
+from flows import cli, data
 from flows.campaign import Campaign
 from flows.comparison_config import load_comparison
 from flows.config import load_config
@@ -208,6 +209,28 @@ class TestArms:
         (trial,) = payloads(campaign, "trial")
         assert trial["filter"] == trial["rivals"]["oracle"]["filter"]
         assert campaign.name == "arm-oracle-seed0"
+
+    def test_rivals_choose_among_the_masks_that_the_filter_may_keep(
+        self, scans: Path, write_training: WriteYaml, tmp_path: Path
+    ) -> None:
+        """Where three of the unlabelled cases have no contour of the spleen."""
+        root = tmp_path / "partly"
+        shutil.copytree(scans, root)
+        document = json.loads((root / "dataset.json").read_text())
+        both = {"liver": "complete", "spleen": "complete"}
+        listed = {f"case_{n:02d}": dict(both) for n in range(CASES)}
+        path = write_training(tmp_path / "partly.yaml")
+        more = (f"data.root={root}", "contoured_only=true", "filter.estimator=entropy", "filter.keep=0.4")
+        document["annotated_structures"] = listed
+        (root / "dataset.json").write_text(json.dumps(document))
+        pool = data.load_cohort(load_semi_supervised(path, more).campaign).pool
+        for case_id in pool[:3]:
+            del listed[case_id]["spleen"]
+        (root / "dataset.json").write_text(json.dumps(document))
+        (trial,) = payloads(start(path, *more), "trial")
+        assert trial["filter_per_structure"]["spleen"]["masks"] <= len(pool) - 3
+        assert trial["rivals"]["entropy"]["filter"] == trial["filter"]
+        assert {both["filter"]["masks"] for both in trial["rivals"].values()} == {trial["filter"]["masks"]}
 
     def test_another_filter_in_the_same_folder_is_refused(self, arms: Callable[..., Campaign]) -> None:
         arms(*TWO_GENERATIONS)
@@ -400,7 +423,7 @@ class TestHybrid:
 
 KILL = """
 import os, signal
-from flows import cli
+from flows import cli, data
 from flows.campaign import Campaign
 
 append = Campaign.append

@@ -14,6 +14,7 @@ from cohort.records import EMPTY_MASK, Prediction, QualityScore
 from cohort.volume import write_volume
 from flows import filter_trial, rounds
 from flows.filter_config import FilterModel, PseudoLabelsModel
+from flows.promotion import unscored
 
 NAMES = ("liver", "spleen")
 
@@ -92,13 +93,14 @@ def scored(name: str, values: list[float]) -> list[QualityScore]:
 
 
 DSCS = {(f"c{n}", name): 0.1 * n for n in range(10) for name in NAMES}
+PLAIN = unscored(predictions(10))
 GOOD, BAD = scored("sentinel", [0.1 * n for n in range(10)]), scored("entropy", [-0.1 * n for n in range(10)])
 
 
 def trial(scores: dict[str, list[QualityScore]], dscs: dict[tuple[str, str], float]) -> dict:
     settings = PseudoLabelsModel(filter=FilterModel(keep=0.5), good_dsc=0.45, rivals=("entropy",))
     verdicts = filter_masks(settings.filter.rule, scores["sentinel"], round=0, seed=0)
-    return filter_trial.trial(settings, NAMES, verdicts, predictions(10), scores, dscs, round=0, seed=0)
+    return filter_trial.trial(settings, NAMES, verdicts, PLAIN, scores, dscs, round=0, seed=0)
 
 
 def test_a_filter_by_a_perfect_estimator_is_the_oracle() -> None:
@@ -114,6 +116,31 @@ def test_a_filter_by_a_perfect_estimator_is_the_oracle() -> None:
 
 
 def test_rivals_keep_as_many_masks_of_each_structure() -> None:
+    found = trial({"sentinel": GOOD, "entropy": BAD}, DSCS)
+    assert found["alike"] == "structure"
+    kept = {name: both["filter"]["kept"] for name, both in found["rivals"].items()}
+    assert kept == dict.fromkeys(("sentinel", "entropy", "random", "oracle"), found["filter"]["kept"])
+
+
+def test_a_filter_that_chooses_between_structures_is_compared_with_rivals_that_may_too() -> None:
+    """All spleens are bad; that a threshold leaves them out is its merit, which a random part has not."""
+    dscs = {key: 0.9 if key[1] == "liver" else 0.1 for key in DSCS}
+    scores = [replace(s, predicted_dsc=dscs[s.case_id, s.structure]) for s in GOOD]
+    for rule in (FilterModel(kind="threshold", minimum=0.5), FilterModel(per="all", keep=10 / 19)):
+        settings = PseudoLabelsModel(filter=rule, good_dsc=0.45, rivals=("entropy",))
+        by_dsc = [replace(s, raw=s.predicted_dsc if s.reason == "" else math.nan) for s in scores]
+        verdicts = filter_masks(rule.rule, by_dsc, round=0, seed=0)
+        found = filter_trial.trial(
+            settings, NAMES, verdicts, PLAIN, {"sentinel": by_dsc}, dscs, round=0, seed=0
+        )
+        assert found["alike"] == "all"
+        assert found["filter"]["kept"] == 10.0
+        assert found["filter"]["precision"] == found["rivals"]["oracle"]["filter"]["precision"] == 1.0
+        assert found["rivals"]["random"]["filter"]["kept"] == 10.0
+        assert 0.2 < found["rivals"]["random"]["filter"]["precision"] < 0.9
+
+
+def test_rivals_of_a_threshold_keep_as_many_masks_in_all() -> None:
     """A threshold that four livers and three spleens pass."""
     scores = [
         replace(s, predicted_dsc=max(0.0, s.predicted_dsc - 0.1)) if s.structure == "spleen" else s
@@ -123,7 +150,7 @@ def test_rivals_keep_as_many_masks_of_each_structure() -> None:
     settings = PseudoLabelsModel(filter=rule, good_dsc=0.45, rivals=("entropy",))
     verdicts = filter_masks(rule.rule, scores, round=0, seed=0)
     judged = {"sentinel": scores, "entropy": BAD}
-    found = filter_trial.trial(settings, NAMES, verdicts, predictions(10), judged, DSCS, round=0, seed=0)
+    found = filter_trial.trial(settings, NAMES, verdicts, PLAIN, judged, DSCS, round=0, seed=0)
     assert found["filter"]["kept"] == 7.0
     kept = {name: both["filter"]["kept"] for name, both in found["rivals"].items()}
     assert kept == dict.fromkeys(("sentinel", "entropy", "random", "oracle"), 7.0)
@@ -138,7 +165,7 @@ def test_without_references_nothing_is_claimed() -> None:
 
 
 def test_retention_falls_to_the_mean_of_all_masks() -> None:
-    scores = {"sentinel": GOOD, **filter_trial.bounds(predictions(10), DSCS)}
+    scores = {"sentinel": GOOD, **filter_trial.bounds(PLAIN, DSCS)}
     found = filter_trial.retention(scores, DSCS, (0.2, 0.5, 1.0))
     assert found["oracle"] == found["sentinel"]
     assert found["sentinel"] == sorted(found["sentinel"], reverse=True)
