@@ -8,13 +8,16 @@ import numpy as np
 
 from cohort.case import Case, Structure
 from cohort.errors import ConfigError, DataError, GeometryError
-from cohort.volume import Array, check_same_grid, read_grid, read_image, read_label_map
+from cohort.volume import Array, Volume, check_same_grid, read_grid, read_image, read_label_map
 
 SHOWN = 10
 """Problems that an error names; the rest is counted."""
 
 Progress = Callable[[int, int], None]
 """Told how many cases are done, of how many."""
+
+Usable = Callable[[Volume], None]
+"""Raises DataError, in one sentence, for an image that a later step could not use."""
 
 
 def validate_case(case: Case, structures: Sequence[Structure], *, needs_reference: bool) -> tuple[str, ...]:
@@ -37,10 +40,10 @@ def validate_case(case: Case, structures: Sequence[Structure], *, needs_referenc
 
 
 def _validate(
-    case: Case, structures: Sequence[Structure], needs_reference: bool
+    case: Case, structures: Sequence[Structure], needs_reference: bool, usable: Usable | None = None
 ) -> tuple[tuple[str, ...], frozenset[str]]:
     """What is wrong with a case, and which annotated structures have a voxel in its reference."""
-    problems = _problems(lambda: read_image(case.image))
+    problems = _problems(lambda: _read(case.image, usable))
     if case.reference is None:
         if needs_reference:
             problems.append(f"Case {case.case_id} has no reference label map; add one or leave the case out")
@@ -61,6 +64,16 @@ def _validate(
     return tuple(dict.fromkeys(problems)), there
 
 
+def _read(image: Path, usable: Usable | None) -> None:
+    volume = read_image(image)
+    if usable is None:
+        return
+    try:
+        usable(volume)
+    except DataError as error:
+        raise DataError(f"{image}: {error}") from error
+
+
 def _labels_in(label_map: Array) -> frozenset[int]:
     """Labels that occur, a slice at a time: indexing widens what it is given to eight bytes."""
     occurs = np.zeros(256, dtype=bool)
@@ -74,6 +87,7 @@ def validate_cases(
     structures: Sequence[Structure],
     *,
     needs_reference: bool | Collection[str],
+    usable: Usable | None = None,
     progress: Progress | None = None,
     threads: int = 4,
 ) -> Mapping[str, frozenset[str]]:
@@ -83,6 +97,7 @@ def validate_cases(
         cases: to check.
         structures: declared in the data set.
         needs_reference: ids of the cases that need a reference, or True for all and False for none.
+        usable: what else an image has to be; its sentence is told with the file.
         progress: called after each case, in the order of the cases.
         threads: at once; each holds one case's voxels.
 
@@ -101,7 +116,7 @@ def validate_cases(
         needing = frozenset(needs_reference)
 
     def check(case: Case) -> tuple[tuple[str, ...], frozenset[str]]:
-        return _validate(case, structures, case.case_id in needing)
+        return _validate(case, structures, case.case_id in needing, usable)
 
     problems: list[str] = []
     there: dict[str, frozenset[str]] = {}

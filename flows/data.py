@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from flows.config import ActiveLearningConfig
 from flows.data_config import DataModel
 from flows.features import CACHE, image_features
 from flows.stages import file_sha256, json_sha256
+from sentinel.planning import check_image
 from sentinel.training import trainable_embeddings
 
 Progress = Callable[[int, int], None]
@@ -156,7 +158,11 @@ def validate_cohort(config: ActiveLearningConfig, cohort: Cohort, progress: Prog
     dataset = cohort.dataset
     try:
         there = validate_cases(
-            dataset.cases, dataset.structures, needs_reference=frozenset(needed), progress=progress
+            dataset.cases,
+            dataset.structures,
+            needs_reference=frozenset(needed),
+            usable=partial(check_image, intensity=config.sentinel.intensity) if config.cross_fits else None,
+            progress=progress,
         )
     except DataError as error:
         bare = sum(dataset.by_id[case_id].reference is None for case_id in cohort.pool)

@@ -4,6 +4,7 @@ Prefect and MLflow read their settings when they are imported, so they are impor
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,7 @@ from flows.sentinel_config import SentinelTrainingConfig
 from flows.sentinel_split import split_cases
 from segmenters.base import SegmenterSettings
 from segmenters.registry import make_segmenter
+from sentinel.planning import check_image
 from sentinel.training import trainable_embeddings
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from flows.comparison_report import Reported
     from flows.ingest import Ingested
+    from sentinel import Sentinel
 
 
 def launch(config: ActiveLearningConfig, display: Display) -> Campaign:
@@ -237,6 +240,7 @@ def launch_sentinel_training(config: SentinelTrainingConfig, display: Display) -
                 dataset.cases,
                 dataset.structures,
                 needs_reference=frozenset(test),
+                usable=partial(check_image, intensity=config.sentinel.intensity),
                 progress=lambda done, total: report(done, total, {}),
             )
         fingerprints = dict(data.fingerprints(dataset.cases))
@@ -281,10 +285,11 @@ def _begin(
     _check_segmenters(config.folder, config.segmenter)
     if checked.annotator.format == "seg.nrrd":
         require_slicerio()
-    if checked.pseudo_labels is not None and checked.pseudo_labels.filter.sentinel is not None:
-        _check_sentinel(checked.pseudo_labels.filter.sentinel)
+    judge = _load_judge(checked)
     campaigns.check_config(config)
     cohort, fingerprints = _sound_cohort(checked, display)
+    if judge is not None:
+        judge.check_knows(structure.name for structure in cohort.dataset.structures)
     if isinstance(config, SemiSupervisedConfig):
         cohort = data.limit_pool(cohort, config.unlabelled, config.seed)
     campaign = campaigns.create_or_open(config)
@@ -299,11 +304,13 @@ def _check_segmenters(folder: Path, *settings: SegmenterSettings) -> None:
         make_segmenter(each, folder / campaigns.WORKSPACE)
 
 
-def _check_sentinel(path: Path) -> None:
-    """Refuse a file that is no trained sentinel, before any training."""
+def _load_judge(config: ActiveLearningConfig) -> "Sentinel | None":
+    """The trained sentinel that a filter names; refuses a file that is none, before any training."""
+    if config.pseudo_labels is None or config.pseudo_labels.filter.sentinel is None:
+        return None
     from sentinel import Sentinel
 
-    Sentinel.load(path)
+    return Sentinel.load(config.pseudo_labels.filter.sentinel)
 
 
 def _generate(settings: DataModel, beside: Path, display: Display) -> None:

@@ -43,8 +43,8 @@ def check_image(volume: Volume, intensity: str) -> None:
     if intensity == "ct_hu" and low > DARKEST_TISSUE_HU:
         raise DataError(
             f"The image holds values from {low:.4g} to {high:.4g} and is not in Hounsfield units (no voxel "
-            f"is below {DARKEST_TISSUE_HU:.0f}), but this sentinel was trained on CT in HU: give it the CT "
-            "before any normalisation, or a sentinel for this modality"
+            f"is below {DARKEST_TISSUE_HU:.0f}), but the sentinel is one for CT in HU (intensity ct_hu): "
+            "give it the CT before any normalisation, or take a sentinel for this modality"
         )
 
 

@@ -186,6 +186,16 @@ class Sentinel:
             "the name, train one for it, or leave the structure out"
         )
 
+    def check_knows(self, names: Iterable[str]) -> None:
+        """Refuse structures that the sentinel cannot score.
+
+        Raises:
+            ModelError: naming the first of them.
+        """
+        for name in names:
+            if self.structure_index(name) is None:
+                raise ModelError(self.not_trained_for(name))
+
     def predict(self, slices: NDArray[np.uint8], structure_index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Predicted DSC of slices that are already cut.
 

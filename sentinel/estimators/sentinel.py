@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cohort.case import CaseView, Structure
-from cohort.errors import ModelError
 from cohort.records import Prediction, QualityScore
 from cohort.volume import check_same_grid, read_grid, read_image, read_label_map
 from sentinel.config import Report
@@ -43,12 +42,7 @@ class SentinelEstimator:
             GeometryError: for a mask that is not on its image's grid.
             ModelError: for a structure that the sentinel was not trained for.
         """
-        unknown = [s.name for s in structures if s.name not in self.sentinel.structures]
-        if unknown:
-            raise ModelError(
-                f"This sentinel was not trained for {', '.join(unknown)}; it knows "
-                f"{', '.join(self.sentinel.structures)}: train one for them, or leave them out"
-            )
+        self.sentinel.check_knows(structure.name for structure in structures)
         scores = self.sentinel.score_many(_masks(cases, predictions, structures, report))
         return tuple(
             self._quality(case, score)

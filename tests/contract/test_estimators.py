@@ -204,10 +204,19 @@ def test_sentinel_clamps_only_the_predicted_dsc(
 
 
 def test_sentinel_refuses_what_it_was_not_trained_for(sentinel: Sentinel, cohort: Cohort) -> None:
-    with pytest.raises(ModelError, match="not trained for brain, colon; it knows liver, spleen"):
+    with pytest.raises(ModelError, match="not trained for structure 'brain'; it knows liver, spleen"):
         SentinelEstimator(sentinel=sentinel).estimate(
             *cohort, [Structure(name="brain", label=1), Structure(name="colon", label=2)]
         )
+
+
+def test_sentinel_knows_a_structure_by_another_spelling(sentinel: Sentinel, cohort: Cohort) -> None:
+    named = [Structure(name="Liver", label=1), Structure(name="SPLEEN", label=2)]
+    plain = [Structure(name="liver", label=1), Structure(name="spleen", label=2)]
+    estimator = SentinelEstimator(sentinel=sentinel)
+    found, wanted = (estimator.estimate(*cohort, names) for names in (named, plain))
+    assert [score.raw for score in found] == [score.raw for score in wanted]
+    assert {score.structure for score in found} == {"Liver", "SPLEEN"}
 
 
 def test_sentinel_refuses_a_mask_on_another_grid(

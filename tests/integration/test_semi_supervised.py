@@ -40,6 +40,8 @@ from flows.semi_supervised_config import load_semi_supervised
 from flows.status import status
 from flows.tracking.store import tracking_uri
 from flows.trial import Trial
+from sentinel import Sentinel, SentinelConfig
+from sentinel.text import embed_names
 
 pytestmark = pytest.mark.slow
 
@@ -396,6 +398,16 @@ class TestHybrid:
         changes = {"pseudo_labels": {"filter": {"sentinel": str(tmp_path / "no.safetensors")}}}
         config = load_config(write_campaign_yaml(tmp_path / "missing.yaml", scans, changes))
         with pytest.raises(ModelError, match=r"The weights .*no\.safetensors do not exist"):
+            launch(config, Display(quiet=True))
+        assert not (config.folder / "ledger.jsonl").exists()
+        names = ("pancreas", "Spleen")
+        weights = tmp_path / "other.safetensors"
+        Sentinel(config=SentinelConfig(image_size=32), structures=names, embeddings=embed_names(names)).save(
+            weights
+        )
+        changes = {"pseudo_labels": {"filter": {"sentinel": str(weights)}}}
+        config = load_config(write_campaign_yaml(tmp_path / "other.yaml", scans, changes))
+        with pytest.raises(ModelError, match="not trained for structure 'liver'; it knows pancreas, Spleen"):
             launch(config, Display(quiet=True))
         assert not (config.folder / "ledger.jsonl").exists()
 

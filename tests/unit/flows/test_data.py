@@ -8,7 +8,7 @@ import pytest
 
 from cohort.case import Dataset
 from cohort.errors import ConfigError, DataError
-from cohort.volume import write_volume
+from cohort.volume import read_grid, write_volume
 from flows import data
 from flows.config import ActiveLearningConfig, load_config
 
@@ -236,6 +236,19 @@ class TestValidation:
         with pytest.raises(DataError, match="1 problem in 9 cases") as caught:
             data.validate_cohort(config, data.load_cohort(config))
         assert "annotator" not in str(caught.value)
+
+    def test_images_that_the_sentinel_could_not_read_are_told_before_any_training(
+        self, path: Path, tmp_path: Path
+    ) -> None:
+        image = tmp_path / "decathlon" / "imagesTr" / "case_05.nii.gz"
+        write_volume(image, np.ones((8, 12, 16), np.float32), read_grid(image).affine)
+        config = load_config(path, ["annotator.kind=folder", "sentinel.intensity=ct_hu", "strategy=quality"])
+        with pytest.raises(DataError) as caught:
+            data.validate_cohort(config, data.load_cohort(config))
+        told = [line.strip() for line in str(caught.value).splitlines()]
+        assert f"{image}: The image holds values from 1 to 1 and is not in Hounsfield units" in " ".join(told)
+        other = load_config(path, ["annotator.kind=folder", "sentinel.intensity=ct_hu", "strategy=random"])
+        data.validate_cohort(other, data.load_cohort(other))
 
     def test_a_structure_that_no_label_map_has_is_named(
         self, make_folder: Make, make_campaign_yaml: Make, caplog: pytest.LogCaptureFixture
