@@ -49,6 +49,8 @@ def run_audit(options: AuditOptions, display: Display) -> pd.DataFrame:
     dataset = read_masks(options.root, options.layout, masks=options.masks)
     metadata = read_metadata(options.metadata) if options.metadata is not None else dataset.metadata
     columns = _group_columns(metadata, options.group_by)
+    if metadata is not None and (options.metadata is not None or options.group_by):
+        _check_names_cases(metadata, dataset)
     sentinel = Sentinel.load(
         options.weights, options.embeddings, precision=options.precision, device=options.device
     )
@@ -165,6 +167,16 @@ def _read_rows(path: Path) -> pd.DataFrame:
         keep_default_na=False,
         na_values={"predicted_dsc": [""], "lower": [""], "upper": [""], "raw": [""]},
     )
+
+
+def _check_names_cases(metadata: pd.DataFrame, dataset: MaskDataset) -> None:
+    ids = [case.case_id for case in dataset.cases]
+    if not metadata.index.isin(ids).any():
+        named = ", ".join(map(repr, metadata.index[:2])) or "no case"
+        raise DataError(
+            f"The metadata names none of the cases of {dataset.name}: it has {named} and the data set "
+            f"{', '.join(map(repr, ids[:2]))}, for example; give it the same case ids"
+        )
 
 
 def _group_columns(metadata: pd.DataFrame | None, asked: Sequence[str]) -> tuple[str, ...]:

@@ -306,7 +306,8 @@ def _open(campaign: str, campaigns_root: Path):  # type: ignore[no-untyped-def]
     if not (path / "ledger.jsonl").is_file() and (Path(campaign) / "ledger.jsonl").is_file():
         path = Path(campaign)
     folder = path.resolve() if path.name in {"", "..", "."} else path
-    environment.prepare(folder.parent)
     from flows.campaign import open_campaign
 
-    return open_campaign(folder)
+    opened = open_campaign(folder)
+    environment.prepare(folder.parent)
+    return opened

@@ -34,6 +34,7 @@ _SAME_FOR_ALL = (
     "generations",
     "unlabelled",
     "contoured_only",
+    "good_dsc",
     "threads",
 )
 """What pairs two arms: keys, or beginnings of keys, that no arm may change."""
@@ -128,6 +129,10 @@ class ComparisonConfig(Model):
     def _unknown_base(self) -> list[str]:
         if (self.campaign is None) is (self.semi_supervised is None):
             return ["name what the arms vary: either 'campaign' or 'semi_supervised', the path of its YAML"]
+        if self.semi_supervised is not None and self.groups is not None:
+            return [
+                "groups is for campaigns; a comparison of semi_supervised trainings has no tables of groups"
+            ]
         return []
 
     def _unknown_arms(self) -> list[str]:

@@ -55,8 +55,8 @@ OVERLAP = """
 seeds.</p>"""
 
 READS_REFERENCES = """
-<p class=note>{arms}: <b>reads references</b> that only annotation could reveal. It is an upper bound of
-what ranking by quality could buy, and no strategy.</p>"""
+<p class=note>{arms}: <b>reads references</b> that only annotation could reveal. It shows what a perfect
+estimate of quality gives, which may be less than random, and is no strategy.</p>"""
 
 GROUP = """
 <p class=note>{number} held-out cases; exploratory, p-values are not corrected.</p>"""

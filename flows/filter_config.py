@@ -87,9 +87,10 @@ class FilterModel(Model):
     def arm(self) -> str:
         """What tells it from other filters in the name of a campaign."""
         if self.estimator_name is None:
-            return self.kind
+            return self.kind  # weights need an estimator
         name = self.estimator if self.kind == "top_fraction" else f"{self.estimator}-{self.kind}"
-        return name if self.size_strata == 1 else f"{name}-of-each-size"
+        name = name if self.size_strata == 1 else f"{name}-of-each-size"
+        return name if self.weights == "none" else f"{name}-weighted"
 
     @property
     def reads_references(self) -> bool:

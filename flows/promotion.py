@@ -100,11 +100,11 @@ class Promoter:
             },
         )
         kept = kept_structures(verdicts)
-        if not kept:
-            self._say_nothing_kept(number, verdicts, allow_nothing)
         self._pool(number).pseudo_label(kept)
         table = self.campaign.round_folder(number) / VERDICTS
         rounds.write_table(table, verdicts)
+        if not kept:
+            self._say_nothing_kept(number, verdicts, table, allow_nothing)
         if self.campaign.event("promotion", number) is None:
             self._write(number, verdicts, predictions, file_sha256(table))
         return verdicts
@@ -193,14 +193,14 @@ class Promoter:
             if entry.payload["round"] is None or entry.payload["round"] <= number
         )
 
-    def _say_nothing_kept(self, number: int, verdicts: Sequence[Verdict], allowed: bool) -> None:
+    def _say_nothing_kept(self, number: int, verdicts: Sequence[Verdict], table: Path, allowed: bool) -> None:
         reasons = Counter(verdict.reason for verdict in verdicts).most_common(3)
         why = "; ".join(f"{count} {reason}" for reason, count in reasons) or "there was no mask"
         message = f"the filter keeps none of {len(verdicts)} masks ({why})"
         if not allowed:
             raise SelectionError(
                 f"Generation {number}: {message}; lower filter.minimum, or take filter.kind top_fraction, "
-                "and give the training another name with --set name=..."
+                f"and give the training another name with --set name=... The verdicts are in {table}"
             )
         _log.warning("Round %d: %s: the next round learns from annotations alone", number, message)
 

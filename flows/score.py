@@ -101,7 +101,7 @@ def as_json(scores: Sequence[MaskScore], about: Mapping[str, str]) -> dict[str, 
                 "raw": json_number(score.raw),
                 "reason": score.reason,
                 "slices": [
-                    {"index": index, "predicted_dsc": value}
+                    {"index": index, "raw": value}
                     for index, value in zip(score.slice_indices, score.slice_scores, strict=True)
                 ],
             }
@@ -114,7 +114,7 @@ def as_table(scores: Sequence[MaskScore]) -> Table:
     """Scores for a terminal."""
     table = Table()
     table.add_column("structure")
-    for name in ("predicted DSC", "bounds", "slices", "worst slice"):
+    for name in ("predicted DSC", "bounds", "slices", "worst slice, raw"):
         table.add_column(name, justify="right")
     table.add_column("note")
     for score in scores:

@@ -82,7 +82,10 @@ class SelfTraining(Loop):
 
     def _is_arm(self, folder: Path) -> bool:
         """Whether a folder holds a training that differs in nothing that a teacher depends on."""
-        other, own = flatten(campaigns.open_campaign(folder).values), flatten(as_dict(self.training))
+        try:
+            other, own = flatten(campaigns.open_campaign(folder).values), flatten(as_dict(self.training))
+        except CampaignError:  # broken, which is not this training's affair
+            return False
         return "generations" in other and all(
             other.get(key) == value
             for key, value in own.items()

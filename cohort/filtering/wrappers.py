@@ -95,8 +95,9 @@ class Weighted:
 
     @property
     def rule(self) -> str:
-        """What is kept."""
-        return self.inner.rule
+        """What is kept, and that it is weighted."""
+        by = "predicted DSC" if self.by == "predicted_dsc" else "rank"
+        return f"{self.inner.rule}, weighted by {by}"
 
     def weights(self, scores: Sequence[QualityScore], rng: np.random.Generator) -> Weights:
         """The inner filter's weights times the quality of each mask."""

@@ -215,7 +215,10 @@ class TestArms:
     def test_rivals_choose_among_the_masks_that_the_filter_may_keep(
         self, scans: Path, write_training: WriteYaml, tmp_path: Path
     ) -> None:
-        """Where three of the unlabelled cases have no contour of the spleen."""
+        """Three of the unlabelled cases have no contour of the spleen; the folder beside is broken."""
+        broken = tmp_path / "campaigns" / "zzz"
+        broken.mkdir(parents=True)
+        (broken / "config.yaml").write_text("a: [")
         root = tmp_path / "partly"
         shutil.copytree(scans, root)
         document = json.loads((root / "dataset.json").read_text())
@@ -270,6 +273,8 @@ class TestBadInput:
             SelectionError, match=r"keeps none of 8 masks \(8 not in the masks with a predicted"
         ):
             start(path, "filter.kind=threshold", "filter.minimum=1.0")
+        (verdicts,) = path.parent.glob("**/rounds/000/verdicts.csv")
+        assert len(pd.read_csv(verdicts)) == 8, "why each was left out can be read"
 
     def test_no_unlabelled_case(self, path: Path) -> None:
         with pytest.raises(ConfigError, match="There is no unlabelled case in 'Tiny': all 9 are"):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cohort.errors import DataError
 from cohort.layouts.masks import MaskCase
 from cohort.volume import write_volume
 from flows import audit
@@ -57,6 +58,17 @@ def remove_spleen(path: Path, affine: np.ndarray) -> None:
     labels = np.zeros((8, 12, 16), dtype=np.uint8)
     labels[2:6, 3:9, 2:7] = 1
     write_volume(path, labels, affine)
+
+
+class TestMetadata:
+    def test_of_other_cases_is_refused(self, audit_options: Options, tmp_path: Path) -> None:
+        """Most often an id with the ending of its file."""
+        path = tmp_path / "cases.csv"
+        path.write_text("case_id,sex\ncase_00.nii.gz,f\ncase_01.nii.gz,m\n")
+        asked = audit_options(metadata=path, group_by=("sex",))
+        with pytest.raises(DataError, match="names none of the cases .*'case_00.nii.gz', .* 'case_00', "):
+            run_audit(asked, QUIET)
+        assert not asked.out.exists()
 
 
 class TestTable:

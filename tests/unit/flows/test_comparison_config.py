@@ -115,6 +115,11 @@ class TestUnits:
         chosen["oracle"]["set"] = {"unlabelled": 2}
         with pytest.raises(ConfigError, match=r"arms\.oracle\.set\.unlabelled: 2 here, None in the control"):
             load_comparison(write(campaign=None, semi_supervised="base/semi.yaml", arms=chosen))
+        chosen["oracle"]["set"] = {"good_dsc": 0.5}
+        with pytest.raises(ConfigError, match=r"arms\.oracle\.set\.good_dsc: 0\.5 here, 0\.8 in the control"):
+            load_comparison(write(campaign=None, semi_supervised="base/semi.yaml", arms=chosen))
+        with pytest.raises(ConfigError, match="semi_supervised trainings has no tables of groups"):
+            load_comparison(path, ["groups=groups.csv"])
 
     @pytest.mark.parametrize("campaign", [None, "base/tiny.yaml"])
     def test_there_is_one_thing_to_vary(self, write: WriteComparison, campaign: str | None) -> None:

@@ -62,7 +62,8 @@ class TestFilter:
             ({"kind": "threshold"}, "sentinel", "sentinel-threshold"),
             ({"kind": "lower_bound", "estimator": "fused"}, "fused", "fused-lower_bound"),
             ({"kind": "lower_bound", "sentinel": "a.safetensors"}, "sentinel", "sentinel-lower_bound"),
-            ({"weights": "rank", "estimator": "entropy"}, "entropy", "entropy"),
+            ({"weights": "rank", "estimator": "entropy"}, "entropy", "entropy-weighted"),
+            ({"kind": "threshold", "weights": "predicted_dsc"}, "sentinel", "sentinel-threshold-weighted"),
         ],
     )
     def test_who_judges_and_what_it_is_called(

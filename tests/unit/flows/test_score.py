@@ -145,9 +145,9 @@ def test_json_has_no_number_where_there_is_none() -> None:
         "raw": 0.5,
         "reason": "",
         "slices": [
-            {"index": 3, "predicted_dsc": 0.5},
-            {"index": 4, "predicted_dsc": 0.25},
-            {"index": 6, "predicted_dsc": 0.75},
+            {"index": 3, "raw": 0.5},
+            {"index": 4, "raw": 0.25},
+            {"index": 6, "raw": 0.75},
         ],
     }
     assert [spleen[key] for key in ("predicted_dsc", "lower", "upper", "raw")] == [None] * 4

@@ -85,7 +85,9 @@ def test_balanced_leaves_out_structures_of_which_nothing_is_kept():
 
 
 def test_weights_are_the_predicted_dsc():
-    verdicts = filter_masks(Weighted(inner=Unfiltered(), lowest=0.45), SCORES, round=0, seed=0)
+    rule = Weighted(inner=Unfiltered(), lowest=0.45)
+    assert rule.rule == "all masks, weighted by predicted DSC"
+    verdicts = filter_masks(rule, SCORES, round=0, seed=0)
     found = {f"{v.case_id} {v.structure}": v.weight for v in verdicts}
     assert found["c0 liver"] == 0.9
     assert found["c3 pancreas"] == 0.45  # 0.4 is raised to the lowest weight
