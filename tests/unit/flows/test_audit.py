@@ -66,7 +66,7 @@ class TestMetadata:
         path = tmp_path / "cases.csv"
         path.write_text("case_id,sex\ncase_00.nii.gz,f\ncase_01.nii.gz,m\n")
         asked = audit_options(metadata=path, group_by=("sex",))
-        with pytest.raises(DataError, match="names none of the cases .*'case_00.nii.gz', .* 'case_00', "):
+        with pytest.raises(DataError, match=r"names none of the cases .*'case_00\.nii\.gz', .* 'case_00', "):
             run_audit(asked, QUIET)
         assert not asked.out.exists()
 
