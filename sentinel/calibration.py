@@ -13,9 +13,11 @@ from cohort.seeds import generator
 from sentinel.monotone import Knots, Values, along, fit_curve, fit_line
 
 NOT_CALIBRATED = "not calibrated for this structure"
+BEYOND = "scored far beyond the masks that calibrated it: DSC and bounds are drawn on from there"
 LEVEL = 0.9
 FOLDS = 5
 MIN_PATIENTS_FOR_LINE = 4
+_REACH = 0.25
 _SCALE_FLOOR = 0.05
 
 Fit = Callable[[Values, Values, Values], Knots | None]
@@ -46,7 +48,8 @@ class Calibrated:
         predicted_dsc: in [0, 1]; NaN where the structure is not calibrated.
         lower: bound in [0, 1]; NaN where there are too few patients for bounds.
         upper: bound in [0, 1]; NaN likewise.
-        reason: "not calibrated for this structure" where one is missing, else "".
+        reason: `NOT_CALIBRATED` where one is missing, `BEYOND` where the score is none like those that were
+            learned from, else "".
     """
 
     predicted_dsc: float = math.nan
@@ -65,12 +68,21 @@ class StructureCalibration:
             there were too few patients for it.
         patients: that it was learned from.
         masks: that it was learned from.
+        span: lowest and highest raw score of these; None where that was not written down.
     """
 
     knots: Knots
     quantile: float | None
     patients: int
     masks: int
+    span: tuple[float, float] | None = None
+
+    def is_beyond(self, raw: float) -> bool:
+        """Whether a score lies outside of the span by more than a quarter of it."""
+        if self.span is None:
+            return False
+        low, high = self.span
+        return not low - _REACH * (high - low) <= raw <= high + _REACH * (high - low)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +115,12 @@ class Calibration:
         if known.quantile is None:
             return Calibrated(predicted_dsc=value, reason=NOT_CALIBRATED)
         reach = known.quantile * float(error_scale(np.array([value]))[0])
-        return Calibrated(predicted_dsc=value, lower=max(0.0, value - reach), upper=min(1.0, value + reach))
+        return Calibrated(
+            predicted_dsc=value,
+            lower=max(0.0, value - reach),
+            upper=min(1.0, value + reach),
+            reason=BEYOND if known.is_beyond(raw) else "",
+        )
 
     def as_dict(self) -> dict[str, object]:
         """As JSON values."""
@@ -135,7 +152,10 @@ class Calibration:
 
 def _structure(values: Mapping[str, Any]) -> StructureCalibration:
     knots = tuple((float(raw), float(dsc)) for raw, dsc in values["knots"])
-    return StructureCalibration(**{**values, "knots": knots})
+    span = values.get("span")  # came later than the rest
+    return StructureCalibration(
+        **{**values, "knots": knots, "span": None if span is None else (float(span[0]), float(span[1]))}
+    )
 
 
 def error_scale(predicted_dsc: Values) -> Values:
@@ -252,7 +272,13 @@ def _fit(
         share = level * (1.0 + 1.0 / effective_number(errors, patient))
         quantile = _quantile(errors, weight, min(1.0, share))
     knots = fit(raw, dsc, weight) or fit_line(raw, dsc, weight)
-    return StructureCalibration(knots=knots, quantile=quantile, patients=len(patients), masks=len(raw))
+    return StructureCalibration(
+        knots=knots,
+        quantile=quantile,
+        patients=len(patients),
+        masks=len(raw),
+        span=(float(raw.min()), float(raw.max())),
+    )
 
 
 def _best_map(raw: Values, dsc: Values, weight: Values, fold: NDArray[np.intp]) -> tuple[Fit, Values]:

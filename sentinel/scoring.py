@@ -17,7 +17,7 @@ from cohort.errors import DataError, GeometryError, ModelError
 from cohort.records import EMPTY_MASK
 from cohort.volume import Array, Volume
 from sentinel.aggregation import aggregate
-from sentinel.calibration import NOT_CALIBRATED, Calibration
+from sentinel.calibration import Calibration
 from sentinel.config import SentinelConfig
 from sentinel.dense import DenseHead, drawn_overlap, halved
 from sentinel.folding import folded, weights_version
@@ -327,7 +327,7 @@ class Sentinel:
             upper=found.upper,
             slice_indices=indices,
             slice_scores=tuple(float(score) for score in judged[:, 0]),
-            reason=NOT_CALIBRATED if math.isnan(found.lower) else "",
+            reason=found.reason,
         )
 
 
