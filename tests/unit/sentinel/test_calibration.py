@@ -1,12 +1,20 @@
 """Calibration: lines recover a known distortion, bounds cover what they promise, few patients give none."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
 from cohort.errors import ConfigError, ModelError
-from sentinel.calibration import NOT_CALIBRATED, Calibration, Observation, fit_calibration, min_patients
+from sentinel.calibration import (
+    BEYOND,
+    NOT_CALIBRATED,
+    Calibration,
+    Observation,
+    fit_calibration,
+    min_patients,
+)
 
 
 def _observations(patients: int, seed: int, *, masks: int = 6, structure: str = "liver") -> list[Observation]:
@@ -79,9 +87,29 @@ def test_the_order_of_observations_does_not_matter_and_nan_is_left_out() -> None
     assert fit_calibration(seen) == fit_calibration([*reversed(seen), broken])
 
 
+def test_a_score_unlike_those_that_calibrated_is_named() -> None:
+    seen = _observations(20, 0)
+    calibration = fit_calibration(seen)
+    low, high = min(each.raw for each in seen), max(each.raw for each in seen)
+    reach = 0.25 * (high - low)
+    for raw, reason in (
+        (low, ""),
+        (high + 0.9 * reach, ""),
+        (high + 1.1 * reach, BEYOND),
+        (low - 1.1 * reach, BEYOND),
+    ):
+        found = calibration.apply("liver", raw)
+        assert found.reason == reason
+        assert not math.isnan(found.lower), "the numbers stay"
+
+
 def test_a_calibration_survives_json() -> None:
     calibration = fit_calibration(_observations(20, 0))
     assert Calibration.from_dict(calibration.as_dict()) == calibration
+    values = json.loads(json.dumps(calibration.as_dict()))
+    assert Calibration.from_dict(values) == calibration
+    del values["structures"]["liver"]["span"]  # as files had it before
+    assert Calibration.from_dict(values).apply("liver", 1e6).reason == ""
     with pytest.raises(ModelError, match="cannot be read"):
         Calibration.from_dict({"level": 0.9, "structures": {"liver": {"slop": 1.0}}})
 
