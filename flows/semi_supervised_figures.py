@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from cohort.case import Case, Structure
 from cohort.filtering import Verdict
-from cohort.records import Prediction, QualityScore
+from cohort.filtering.base import ABSENT
+from cohort.records import EMPTY_MASK, UNTRAINED, Prediction, QualityScore
 from flows import filter_trial
 from flows.report import COLUMNS, Panel, overlays, save_figure
 
@@ -72,14 +73,16 @@ def filtered(
 ) -> None:
     """Draw what the filter read against the true DSC, and how good any part that is kept would be.
 
-    Nothing is drawn where no true DSC is known.
+    Nothing is drawn where no true DSC is known, and only the latter where the filter reads nothing.
     """
     if not dscs:
         return
-    figure = Figure(figsize=(10.0, 4.0), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _judged(left, verdicts, dscs)
-    _retention(right, scores, dscs)
+    read = any(not math.isnan(verdict.score) for verdict in verdicts)
+    figure = Figure(figsize=(10.0 if read else 5.5, 4.0), layout="constrained")
+    panels = figure.subplots(1, 2 if read else 1, squeeze=False)[0]
+    if read:
+        _judged(panels[0], verdicts, dscs)
+    _retention(panels[-1], scores, dscs)
     figure.suptitle(heading, fontsize=10)
     save_figure(figure, path)
 
@@ -93,7 +96,10 @@ def examples(
     dscs: filter_trial.Dscs,
     heading: str,
 ) -> None:
-    """Draw the worst masks that are kept and the worst that are not, beside their references."""
+    """Draw the best and the worst masks that are kept, and the worst that are not, beside their references.
+
+    By what the filter read, or by the true DSC where it reads nothing.
+    """
     masks = {prediction.case_id: prediction.mask for prediction in predictions}
     labels = {structure.name: structure.label for structure in structures}
 
@@ -109,8 +115,15 @@ def examples(
             reference=case.reference if true is not None else None,
         )
 
-    filled = [v for v in verdicts if not math.isnan(v.score)]
-    ordered = sorted(filled, key=lambda v: (v.score, v.case_id, v.structure))
+    read = any(not math.isnan(verdict.score) for verdict in verdicts)
+    values = {(v.case_id, v.structure): v.score for v in verdicts} if read else dscs
+
+    def value(verdict: Verdict) -> float:
+        return values.get((verdict.case_id, verdict.structure), math.nan)
+
+    looked_at = [v for v in verdicts if v.reason not in (EMPTY_MASK, UNTRAINED, ABSENT)]
+    filled = [v for v in looked_at if not math.isnan(value(v))]
+    ordered = sorted(filled, key=lambda v: (value(v), v.case_id, v.structure))
     best = [v for v in reversed(ordered) if v.kept]
     worst = [v for v in ordered if not v.kept]
     rows = {

@@ -1,7 +1,10 @@
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib import image as images
 
 from cohort.case import Case
 from cohort.filtering import Verdict
@@ -166,3 +169,23 @@ class TestFigures:
             path, self.VERDICTS, {"scan_1": case}, [prediction], structures, {}, "examples"
         )
         assert path.read_bytes()[:4] == b"\x89PNG"
+
+    def test_a_filter_that_reads_nothing_has_examples_by_true_dsc(
+        self, tmp_path: Path, case: Case, structures: tuple, scores: list[QualityScore]
+    ) -> None:
+        assert case.reference is not None
+        prediction = Prediction(case_id="scan_1", mask=case.reference, checkpoint_sha256="0")
+        blind = [replace(verdict, score=math.nan) for verdict in self.VERDICTS]
+        dscs = {("scan_1", "liver"): 0.8, ("scan_1", "spleen"): 0.3}
+        path = tmp_path / "kept_and_not.png"
+        unknown: dict[tuple[str, str], float]
+        for unknown in ({}, dscs):
+            semi_supervised_figures.examples(
+                path, blind, {"scan_1": case}, [prediction], structures, unknown, "examples"
+            )
+            assert path.exists() is (unknown == dscs)
+        widths = []
+        for verdicts in (blind, self.VERDICTS):
+            semi_supervised_figures.filtered(tmp_path / "f.png", verdicts, {"random": scores}, dscs, "known")
+            widths.append(images.imread(tmp_path / "f.png").shape[1])
+        assert widths[0] < widths[1], "no empty panel"
