@@ -257,6 +257,12 @@ def _check_names(config: ActiveLearningConfig, dataset: Dataset) -> None:
     missing = [] if isinstance(tolerance_mm, float) else [n for n in names if n not in tolerance_mm]
     if missing:
         raise ConfigError(f"evaluation.tolerance_mm names no tolerance for {', '.join(missing)}")
+    strange = [] if isinstance(tolerance_mm, float) else [n for n in tolerance_mm if n not in names]
+    if strange:
+        raise ConfigError(
+            f"evaluation.tolerance_mm names {', '.join(strange)}, and the structures are {', '.join(names)}; "
+            "correct the name or leave it out"
+        )
     if config.cross_fits:
         trainable_embeddings(names, config.sentinel)
 

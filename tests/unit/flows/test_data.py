@@ -329,6 +329,10 @@ class TestRefusedBeforeARound:
             ),
             ({"budget.currency": "minutes", "budget.per_round": 3}, r"3 minutes.* takes at least 4\.2"),
             ({"evaluation.tolerance_mm": {"spleen": 1.0}}, r"tolerance_mm names no tolerance for liver"),
+            (
+                {"evaluation.tolerance_mm": {"spleen": 1.0, "liver": 1.0, "kidney": 9.0}},
+                r"tolerance_mm names kidney, and the structures are liver, spleen; correct the name",
+            ),
         ],
     )
     def test_what_could_never_work(
