@@ -37,6 +37,14 @@ SPACING_MM = (3.0, 1.0, 0.5)
 LABELS = {"liver": 1, "spleen": 2}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Property tests first: Hypothesis fails where anything calls `random` while it draws.
+
+    Prefect's threads do, and they outlive the flows of other tests.
+    """
+    items.sort(key=lambda item: "property" not in item.path.parts)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def processor_as_it_was() -> Iterator[None]:
     """Flows set torch's threads and how the processor treats tiny numbers; other tests rely on both."""
