@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from cohort.case import Case, Structure
 from cohort.filtering import Verdict
-from cohort.filtering.base import ABSENT
-from cohort.records import EMPTY_MASK, UNTRAINED, Prediction, QualityScore
+from cohort.filtering.outcome import is_empty
+from cohort.records import Prediction, QualityScore
 from flows import filter_trial
 from flows.report import COLUMNS, Panel, overlays, save_figure
 
@@ -121,8 +121,7 @@ def examples(
     def value(verdict: Verdict) -> float:
         return values.get((verdict.case_id, verdict.structure), math.nan)
 
-    looked_at = [v for v in verdicts if v.reason not in (EMPTY_MASK, UNTRAINED, ABSENT)]
-    filled = [v for v in looked_at if not math.isnan(value(v))]
+    filled = [v for v in verdicts if not is_empty(v) and not math.isnan(value(v))]
     ordered = sorted(filled, key=lambda v: (value(v), v.case_id, v.structure))
     best = [v for v in reversed(ordered) if v.kept]
     worst = [v for v in ordered if not v.kept]

@@ -50,9 +50,7 @@ def table(found: dict[str, Any]) -> Table:
     for name in ("round", "labelled", "minutes", "DSC", "NSD"):
         shown.add_column(name, justify="right", no_wrap=True)
     pseudo = any("pseudo_labels" in row for row in found["rounds"])
-    selects = not pseudo or any(
-        row["selected"] for row in found["rounds"]
-    )  # semi-supervised training never does
+    selects = not pseudo or any(row["selected"] for row in found["rounds"])  # a training never does
     if pseudo:
         shown.add_column("pseudo labels", justify="right")
     if selects:

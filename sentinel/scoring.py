@@ -193,8 +193,7 @@ class Sentinel:
             ModelError: naming the first of them.
         """
         for name in names:
-            if self.structure_index(name) is None:
-                raise ModelError(self.not_trained_for(name))
+            self._require(name)
 
     def predict(self, slices: NDArray[np.uint8], structure_index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Predicted DSC of slices that are already cut.
@@ -284,10 +283,14 @@ class Sentinel:
         anatomy = [find_structure(own) for own in self.structures]
         return anatomy.index(known) if known is not None and known in anatomy else None
 
-    def _plan(self, name: str, mask: Mask, volume: Volume, queue: SliceQueue) -> "_Planned":
+    def _require(self, name: str) -> int:
         index = self.structure_index(name)
         if index is None:
             raise ModelError(self.not_trained_for(name))
+        return index
+
+    def _plan(self, name: str, mask: Mask, volume: Volume, queue: SliceQueue) -> "_Planned":
+        index = self._require(name)
         check_mask(name, mask, volume)
         start = queue.length
         indices, sizes = queue.add(volume, mask, index)

@@ -29,7 +29,7 @@ def outcome(verdicts: Sequence[Verdict], dscs: Dscs, *, good_dsc: float) -> dict
     >>> outcome([liver], {("a", "liver"): 0.85}, good_dsc=0.8)["precision"]
     1.0
     """
-    filled = [v for v in verdicts if not _is_empty(v)]
+    filled = [v for v in verdicts if not is_empty(v)]
     kept = [v for v in filled if v.kept]
     known = [(dscs[_key(v)], v.kept) for v in filled if not math.isnan(dscs.get(_key(v), math.nan))]
     of_kept = [dsc for dsc, is_kept in known if is_kept]
@@ -38,7 +38,7 @@ def outcome(verdicts: Sequence[Verdict], dscs: Dscs, *, good_dsc: float) -> dict
         "masks": float(len(filled)),
         "kept": float(len(kept)),
         "kept_fraction": _mean([float(v.kept) for v in filled]),
-        "kept_empty": float(sum(v.kept for v in verdicts if _is_empty(v))),
+        "kept_empty": float(sum(v.kept for v in verdicts if is_empty(v))),
         "weight": math.fsum(v.weight for v in verdicts),
         "measured": float(len(known)),
         "measured_kept": float(len(of_kept)),
@@ -60,7 +60,8 @@ def outcomes(
     }
 
 
-def _is_empty(verdict: Verdict) -> bool:
+def is_empty(verdict: Verdict) -> bool:
+    """Whether a verdict is on a mask without voxels: nobody can look at it."""
     return verdict.reason in (EMPTY_MASK, UNTRAINED, ABSENT)
 
 

@@ -11,6 +11,11 @@ Files = Mapping[str, tuple[Path, Path | None]]
 """Case id -> image, and its label map if there is one."""
 
 
+def volume_files(folder: Path) -> list[Path]:
+    """The images or label maps in a folder, in the order of their names; hidden files are none."""
+    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and path.name[0] != ".")
+
+
 def volumes_in(folder: Path) -> dict[str, Path]:
     """Name without its ending -> file, of the images or label maps in a folder, in the order of the names.
 
@@ -18,9 +23,7 @@ def volumes_in(folder: Path) -> dict[str, Path]:
         DataError: for one that is there as .nii and as .nii.gz.
     """
     volumes: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.endswith(SUFFIXES):
-            continue
+    for path in volume_files(folder):
         name = volume_id(path)
         if name in volumes:
             raise DataError(f"{folder} holds the case {name!r} as .nii and as .nii.gz; keep one of them")

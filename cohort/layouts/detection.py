@@ -5,10 +5,11 @@ from pathlib import Path
 
 from cohort.case import check_case_id
 from cohort.errors import DataError
+from cohort.layouts.cases import volume_files
 from cohort.layouts.documents import read_json
 from cohort.layouts.masks import MaskCase, MaskDataset, MaskFile
 from cohort.layouts.totalsegmentator import IMAGES
-from cohort.volume import SUFFIXES, volume_id
+from cohort.volume import volume_id
 
 
 def detect_layout(root: Path) -> str:
@@ -48,10 +49,10 @@ def read_plain(images: Path, masks: Path, structures: Mapping[str, int]) -> Mask
     for folder in (images, masks):
         if not folder.is_dir():
             raise DataError(f"The folder {folder} does not exist")
-    exact = {volume_id(path): path for path in _volumes(images)}
+    exact = {volume_id(path): path for path in volume_files(images)}
     by_case = {name.removesuffix("_0000"): path for name, path in exact.items()} | exact
     cases = []
-    for path in _volumes(masks):
+    for path in volume_files(masks):
         case_id = volume_id(path)
         check_case_id(case_id)
         if case_id not in by_case:
@@ -65,7 +66,3 @@ def read_plain(images: Path, masks: Path, structures: Mapping[str, int]) -> Mask
     if not cases:
         raise DataError(f"There is no label map (.nii.gz or .nii) in {masks}")
     return MaskDataset(name=masks.resolve().name, cases=tuple(cases))
-
-
-def _volumes(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and path.name[0] != ".")
