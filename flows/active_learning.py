@@ -56,8 +56,13 @@ def active_learning(loop: "Loop", killed_flow_run: str | None) -> None:
     campaigns.record_process(loop.campaign.folder, str(flow_run.id))
     if killed_flow_run:
         mark_crashed(killed_flow_run)
+    campaigns.forget_failure(loop.campaign.folder)
     try:
         loop.run()
+    except Exception as error:
+        campaigns.record_failure(loop.campaign.folder, error)
+        loop.tracker.sync()
+        raise
     finally:
         campaigns.forget_process(loop.campaign.folder)
 

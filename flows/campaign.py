@@ -30,6 +30,7 @@ WORKSPACE = "segmenter"
 """Folder of a campaign where its segmenter keeps what later rounds use again."""
 
 CONFIG, LEDGER, LOCK, PROCESS = "config.yaml", "ledger.jsonl", ".lock", "process.json"
+FAILURE = "failure.json"
 
 
 def now() -> str:
@@ -216,13 +217,31 @@ def is_locked(folder: Path) -> bool:
 
 
 def state(campaign: Campaign) -> str:
-    """One of "finished", "running", "awaiting annotation", "interrupted"."""
+    """One of "finished", "running", "awaiting annotation", "failed", "interrupted"."""
     if campaign.event("finished"):
         return "finished"
     if is_locked(campaign.folder):
         return "running"
     entries = campaign.ledger.entries()
-    return "awaiting annotation" if entries and entries[-1].event == "awaiting" else "interrupted"
+    if entries and entries[-1].event == "awaiting":
+        return "awaiting annotation"
+    return "interrupted" if failure(campaign.folder) is None else "failed"
+
+
+def failure(folder: Path) -> str | None:
+    """Why the last run of a campaign ended with an error, None where it did not."""
+    path = folder / FAILURE
+    return str(read_json(path)["why"]) if path.is_file() else None
+
+
+def record_failure(folder: Path, error: Exception) -> None:
+    """Write down why a run ends, for who asks later; no part of the ledger, since a rerun may mend it."""
+    write_json(folder / FAILURE, {"at": now(), "why": f"{error}" or type(error).__name__})
+
+
+def forget_failure(folder: Path) -> None:
+    """A new run has begun."""
+    (folder / FAILURE).unlink(missing_ok=True)
 
 
 def end_orphans(folder: Path) -> str | None:

@@ -289,6 +289,8 @@ def _print_rounds(found: dict[str, Any]) -> None:
     from flows.status import table
 
     out.print(table(found))
+    if found["failure"]:
+        out.print(f"[red]Its last run ended with[/red] {_escaped(found['failure'])}", soft_wrap=True)
     if found["waits_for"]:
         out.print(f"Waits for {_escaped(found['waits_for'])}", highlight=False, soft_wrap=True)
 

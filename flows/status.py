@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from flows.campaign import Campaign, state
+from flows.campaign import Campaign, failure, state
 from sentinel.estimators.registry import estimator_entry
 
 
@@ -35,9 +35,11 @@ def status(campaign: Campaign) -> dict[str, Any]:
                 **({"pseudo_labels": found["pseudo_labels"]} if "pseudo_labels" in found else {}),
             }
         )
+    current = state(campaign)
     return {
         "campaign": campaign.name,
-        "state": state(campaign),
+        "state": current,
+        "failure": failure(campaign.folder) if current == "failed" else None,
         "waits_for": _waits_for(campaign),
         "reads_references": _reads_references(campaign),
         "rounds": rounds,
@@ -92,7 +94,7 @@ def _waits_for(campaign: Campaign) -> str:
     current = state(campaign)
     if current == "awaiting annotation":
         return str(campaign.ledger.entries()[-1].payload["waits_for"])
-    if current == "interrupted":
+    if current in ("failed", "interrupted"):
         return "the command that started it: run it again and the campaign goes on where it was"
     return ""
 

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from cohort.ledger import Entry
 from flows import pseudo_label_metrics
-from flows.campaign import Campaign
+from flows.campaign import Campaign, failure
 from flows.config_files import flatten
 from flows.tracking.metrics import curves, log_metrics, metric_name
 from flows.tracking.store import (
@@ -93,7 +93,8 @@ class Tracker:
             self._log_round(client, experiment, run_id, result)
         self._log_charts(client, run_id)
         ended = self.campaign.event("finished")
-        client.update_run(run_id, status="FINISHED" if ended else "RUNNING")
+        failed = failure(self.campaign.folder) is not None
+        client.update_run(run_id, status="FINISHED" if ended else "FAILED" if failed else "RUNNING")
         if ended:
             client.set_terminated(run_id, status="FINISHED", end_time=_milliseconds(ended))
 

@@ -275,6 +275,9 @@ class TestBadInput:
             start(path, "filter.kind=threshold", "filter.minimum=1.0")
         (verdicts,) = path.parent.glob("**/rounds/000/verdicts.csv")
         assert len(pd.read_csv(verdicts)) == 8, "why each was left out can be read"
+        found = status(campaigns.open_campaign(verdicts.parents[2]))
+        assert found["state"] == "failed"
+        assert found["failure"].startswith("Generation 0: the filter keeps none of 8 masks")
 
     def test_no_unlabelled_case(self, path: Path) -> None:
         with pytest.raises(ConfigError, match="There is no unlabelled case in 'Tiny': all 9 are"):

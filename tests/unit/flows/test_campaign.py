@@ -224,6 +224,20 @@ class TestLock:
 
 
 class TestState:
+    def test_failed_until_a_run_begins_or_it_is_finished(self, campaign: Campaign) -> None:
+        campaigns.record_failure(campaign.folder, OSError("No space left on device"))
+        assert campaigns.state(campaign) == "failed"
+        assert campaigns.failure(campaign.folder) == "No space left on device"
+        campaign.append("awaiting", round=0, waits_for="people")
+        assert campaigns.state(campaign) == "awaiting annotation"
+        campaign.append("trial", round=0)
+        campaigns.forget_failure(campaign.folder)
+        assert campaigns.state(campaign) == "interrupted"
+
+    def test_an_error_without_words_has_its_name(self, campaign: Campaign) -> None:
+        campaigns.record_failure(campaign.folder, MemoryError())
+        assert campaigns.failure(campaign.folder) == "MemoryError"
+
     def test_interrupted_from_its_first_moment(self, campaign: Campaign) -> None:
         assert campaigns.state(campaign) == "interrupted"
         campaign.append("start")

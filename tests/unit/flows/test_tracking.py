@@ -129,6 +129,12 @@ class TestParentRun:
         tracker = Tracker(campaign=campaign)
         tracker.sync()
         assert runs(client, "campaign")[0].info.status == "RUNNING"
+        campaigns.record_failure(campaign.folder, OSError("No space left on device"))
+        tracker.sync()
+        assert runs(client, "campaign")[0].info.status == "FAILED"
+        campaigns.forget_failure(campaign.folder)
+        tracker.sync()
+        assert runs(client, "campaign")[0].info.status == "RUNNING"
         campaign.append("finished", why="all rounds are done")
         tracker.sync()
         assert runs(client, "campaign")[0].info.status == "FINISHED"
