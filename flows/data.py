@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from cohort.phantom import write_phantom
 from cohort.pool import Pool, choose_held_out, choose_start, eligible_for_start
 from cohort.seeds import derive_seed
 from cohort.validation import validate_cases
+from cohort.volume import Volume
 from flows.config import ActiveLearningConfig
 from flows.data_config import DataModel
 from flows.features import CACHE, image_features
@@ -145,8 +146,20 @@ def limit_pool(cohort: Cohort, count: int | None, seed: int) -> Cohort:
     return replace(cohort, pool=tuple(sorted(drawn)))
 
 
-def validate_cohort(config: ActiveLearningConfig, cohort: Cohort, progress: Progress | None = None) -> None:
+def validate_cohort(
+    config: ActiveLearningConfig,
+    cohort: Cohort,
+    progress: Progress | None = None,
+    *,
+    judges: Collection[str] = (),
+) -> None:
     """Read every voxel once, before any training.
+
+    Args:
+        config: of the campaign.
+        cohort: of the campaign.
+        progress: told how many cases are read, and of how many.
+        judges: intensities that sentinels from elsewhere expect, see `sentinel.planning.check_image`.
 
     Raises:
         DataError: with all problems of all cases.
@@ -156,12 +169,13 @@ def validate_cohort(config: ActiveLearningConfig, cohort: Cohort, progress: Prog
     if simulated:
         needed |= set(cohort.pool)
     dataset = cohort.dataset
+    expected = sorted({*judges, *([config.sentinel.intensity] if config.cross_fits else [])})
     try:
         there = validate_cases(
             dataset.cases,
             dataset.structures,
             needs_reference=frozenset(needed),
-            usable=partial(check_image, intensity=config.sentinel.intensity) if config.cross_fits else None,
+            usable=partial(_check_images, intensities=expected) if expected else None,
             progress=progress,
         )
     except DataError as error:
@@ -171,6 +185,11 @@ def validate_cohort(config: ActiveLearningConfig, cohort: Cohort, progress: Prog
         wanted = _ORACLE_SCORES if config.reads_references else _ORACLE_ANNOTATES
         raise DataError(f"{error}\n{wanted.format(bare=bare, pool=len(cohort.pool))}") from error
     _warn_of_empty(cohort, there)
+
+
+def _check_images(volume: Volume, intensities: Sequence[str]) -> None:
+    for intensity in intensities:
+        check_image(volume, intensity)
 
 
 def _warn_of_empty(cohort: Cohort, there: Mapping[str, frozenset[str]]) -> None:

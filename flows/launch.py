@@ -287,7 +287,7 @@ def _begin(
         require_slicerio()
     judge = _load_judge(checked)
     campaigns.check_config(config)
-    cohort, fingerprints = _sound_cohort(checked, display)
+    cohort, fingerprints = _sound_cohort(checked, display, [judge.config.intensity] if judge else [])
     if judge is not None:
         judge.check_knows(structure.name for structure in cohort.dataset.structures)
     if isinstance(config, SemiSupervisedConfig):
@@ -319,11 +319,13 @@ def _generate(settings: DataModel, beside: Path, display: Display) -> None:
             data.generate_phantom(settings, beside, lambda done, total: report(done, total, {}))
 
 
-def _sound_cohort(config: ActiveLearningConfig, display: Display) -> tuple[data.Cohort, dict[str, str]]:
+def _sound_cohort(
+    config: ActiveLearningConfig, display: Display, judges: Sequence[str]
+) -> tuple[data.Cohort, dict[str, str]]:
     _generate(config.data, config.campaigns_root, display)
     cohort = data.load_cohort(config)
     with display.step("check every scan") as report:
-        data.validate_cohort(config, cohort, lambda done, total: report(done, total, {}))
+        data.validate_cohort(config, cohort, lambda done, total: report(done, total, {}), judges=judges)
     if not cohort.dataset.patients_known:
         display.say(f"  {cohort.dataset.name} does not say which scans share a patient: splits go by case")
     return cohort, dict(data.fingerprints(cohort.dataset.cases))

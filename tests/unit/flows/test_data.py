@@ -249,6 +249,8 @@ class TestValidation:
         assert f"{image}: The image holds values from 1 to 1 and is not in Hounsfield units" in " ".join(told)
         other = load_config(path, ["annotator.kind=folder", "sentinel.intensity=ct_hu", "strategy=random"])
         data.validate_cohort(other, data.load_cohort(other))
+        with pytest.raises(DataError, match="not in Hounsfield units"):
+            data.validate_cohort(other, data.load_cohort(other), judges=["ct_hu"])  # a filter's own sentinel
 
     def test_a_structure_that_no_label_map_has_is_named(
         self, make_folder: Make, make_campaign_yaml: Make, caplog: pytest.LogCaptureFixture
