@@ -75,6 +75,15 @@ class SentinelTrainingConfig(Configured):
         """Folder of the sentinel, its stages and its report."""
         return self.root / self.name
 
+    @property
+    def architectures(self) -> dict[str, str]:
+        """What to call who made the masks of a test: "seen", and "unseen" where there is one."""
+        seen = self.segmenter.architecture
+        if self.unseen is None:
+            return {"seen": seen}
+        other = self.unseen.segmenter.architecture
+        return {"seen": seen, "unseen": f"{other}, set otherwise" if other == seen else other}
+
 
 def load_sentinel_training(path: Path, overrides: Iterable[str] = ()) -> SentinelTrainingConfig:
     """Read a YAML file and apply `key=value` overrides with dotted keys.

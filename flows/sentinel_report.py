@@ -134,8 +134,8 @@ def _card(
     evaluations: Mapping[tuple[str, str], Evaluation],
 ) -> str:
     headings = {
-        "seen": "Masks by {}, the architecture whose masks it learned from",
-        "unseen": "Masks by {}, an architecture that it never saw",
+        "seen": "Masks by {}, the segmenter whose masks it learned from",
+        "unseen": "Masks by {}, a segmenter that it never saw",
     }
     tests = [
         CardTest(

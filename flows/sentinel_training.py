@@ -201,7 +201,7 @@ class SentinelTraining:
         unseen = self.config.unseen
         if unseen is not None:
             learned = self._training_cases(self.split.train)
-            shown = f"train {unseen.segmenter.architecture}, which the sentinel never sees"
+            shown = f"train {self.config.architectures['unseen']}, which the sentinel never sees"
             other = self._fit("unseen", shown, learned, unseen.segmenter, unseen)
             groups["unseen"] = self._predicted("test-unseen", self.split.test, other, unseen.segmenter)
         tested = []
@@ -210,16 +210,8 @@ class SentinelTraining:
             scored = {"sentinel": own}
             if self.config.rivals:
                 scored |= self._rivals(graded, calibrating, predicted, own)
-            tested.append(Tested(group=group, architecture=self._architecture(group), scored=scored))
+            tested.append(Tested(group=group, architecture=self.config.architectures[group], scored=scored))
         return tested
-
-    def _architecture(self, group: str) -> str:
-        unseen = self.config.unseen
-        return (
-            unseen.segmenter.architecture
-            if group == "unseen" and unseen
-            else self.config.segmenter.architecture
-        )
 
     def _rivals(
         self,

@@ -177,7 +177,7 @@ def test_people_find_a_summary_a_card_and_figures(config: SentinelTrainingConfig
     }
     card = (config.folder / "model_card.md").read_text()
     assert "Learned from Tiny (modality not said, 5 patients)" in card
-    assert "Masks by segresnet, an architecture that it never saw" in card
+    assert "Masks by segresnet, a segmenter that it never saw" in card
     figures = {path.name for path in (config.folder / "figures").glob("*.png")}
     assert figures == {f"{kind}_{group}.png" for kind in ("scatter", "coverage") for group in ARCHITECTURES}
     assert not (config.folder / "process.json").exists()

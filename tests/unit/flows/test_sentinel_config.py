@@ -32,6 +32,15 @@ def mistakes(path: Path, *overrides: str) -> dict[str, str]:
     return dict(line.strip().split(": ", 1) for line in lines)
 
 
+def test_segmenters_of_the_same_network_are_told_apart(path: Path) -> None:
+    assert load_sentinel_training(path).architectures == {"seen": "unet"}
+    unseen = ["unseen.segmenter.patch=[8,8,8]", "unseen.segmenter.channels=[8,16]"]
+    same = load_sentinel_training(path, unseen)
+    assert same.architectures == {"seen": "unet", "unseen": "unet, set otherwise"}
+    other = load_sentinel_training(path, [*unseen, "unseen.segmenter.network=segresnet"])
+    assert other.architectures == {"seen": "unet", "unseen": "segresnet"}
+
+
 def test_the_name_comes_from_the_file_and_the_seed(path: Path) -> None:
     assert load_sentinel_training(path).folder == Path("sentinels/livers-seed0")
     assert load_sentinel_training(path, ["seed=3", "root=out"]).folder == Path("out/livers-seed3")

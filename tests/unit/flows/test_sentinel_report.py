@@ -153,8 +153,8 @@ class TestReport:
 
     def test_the_card_names_both_architectures(self, folder: Path) -> None:
         text = (folder / "model_card.md").read_text()
-        assert "Masks by unet, the architecture whose masks it learned from" in text
-        assert "Masks by segresnet, an architecture that it never saw" in text
+        assert "Masks by unet, the segmenter whose masks it learned from" in text
+        assert "Masks by segresnet, a segmenter that it never saw" in text
         assert "below DSC 0.5." in text
         assert "| licence of the data | CC0 |" in text
 
