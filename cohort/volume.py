@@ -1,6 +1,7 @@
 """NIfTI volumes in and out, with the checks that keep a broken scan from going any further.
 
-Arrays are (D, H, W) = (z, y, x) as stored; affines are NIfTI's, from voxel (x, y, z) to world millimetres.
+Arrays are (D, H, W) = (z, y, x) as stored; affines are NIfTI's, from voxel (x, y, z) to world millimetres,
+whatever unit the header gives them in.
 """
 
 import os
@@ -27,6 +28,7 @@ Affine = NDArray[np.float64]
 
 SUFFIXES = (".nii.gz", ".nii")
 _AFFINE_TOLERANCE_MM = 1e-2
+_UNITS_MM = {"meter": 1e3, "micron": 1e-3}
 _NIFTI2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 _BROKEN_FILE: tuple[type[Exception], ...] = (
     EOFError,
@@ -254,16 +256,24 @@ def _load(path: Path) -> Any:
 
 def _grid(image: Any, path: Path) -> Grid:
     shape = tuple(int(size) for size in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3 or 0 in shape or image.ndim != 3:
-        raise DataError(
-            f"{path} has shape {tuple(image.shape)}; expected three dimensions, none of them empty"
-        )
+    if len(shape) != 3 or 0 in shape:
+        single = len(shape) > 3 and set(shape[3:]) == {1}
+        advice = ": save it without the last axes, which hold one volume" if single else ""
+        raise DataError(f"{path} has shape {shape}; expected three dimensions, none of them empty{advice}")
     affine = np.asarray(image.affine, dtype=np.float64)
+    affine = np.diag([*[_millimetres(image.header)] * 3, 1.0]) @ affine
     if not np.isfinite(affine).all() or abs(float(np.linalg.det(affine[:3, :3]))) < 1e-12:
         raise GeometryError(f"{path} has an affine that cannot be inverted; correct its header")
     return Grid(shape=(shape[2], shape[1], shape[0]), affine=affine)
+
+
+def _millimetres(header: Any) -> float:
+    """Length of the unit of a header; 1 where it names none that NIfTI knows."""
+    try:
+        unit = header.get_xyzt_units()[0]
+    except (AttributeError, KeyError):
+        return 1.0
+    return _UNITS_MM.get(unit, 1.0)
 
 
 def _as_labels(stored: Array, path: Path) -> NDArray[np.uint8]:

@@ -160,6 +160,30 @@ def test_a_file_that_is_not_three_dimensional_is_refused(
         read_image(tmp_path / "scan.nii.gz")
 
 
+def test_last_axes_of_one_volume_are_named(tmp_path: Path, affine: np.ndarray) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((8, 12, 16, 1, 1), np.float32), affine), tmp_path / "scan.nii.gz")
+    with pytest.raises(DataError, match=r"\(8, 12, 16, 1, 1\).*: save it without the last axes"):
+        read_image(tmp_path / "scan.nii.gz")
+
+
+@pytest.mark.parametrize(("unit", "a_millimetre"), [("micron", 1e3), ("meter", 1e-3), ("mm", 1.0), (0, 1.0)])
+def test_lengths_are_in_millimetres_whatever_the_header_gives_them_in(
+    tmp_path: Path, affine: np.ndarray, make_label_map: Make, unit: str | int, a_millimetre: float
+) -> None:
+    image = nib.Nifti1Image(make_label_map(0).T, np.diag([*[a_millimetre] * 3, 1.0]) @ affine)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    grid, labels = read_grid(tmp_path / "scan.nii.gz"), read_label_map(tmp_path / "scan.nii.gz")
+    np.testing.assert_allclose(grid.affine, affine, rtol=1e-6)
+    np.testing.assert_array_equal(labels.affine, grid.affine)
+    assert grid.spacing_mm == pytest.approx(SPACING_MM, rel=1e-6)
+
+
+def test_a_unit_that_nifti_does_not_know_is_millimetres(image_path: Path, affine: np.ndarray) -> None:
+    header_bytes(image_path, 123, bytes([7]))
+    np.testing.assert_allclose(read_grid(image_path).affine, affine)
+
+
 def test_an_affine_that_cannot_be_inverted_is_refused(image_path: Path) -> None:
     header_bytes(image_path, 312, bytes(16))  # the affine's third row
     with pytest.raises(GeometryError, match="cannot be inverted"):
