@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from flows import console
 
@@ -123,8 +124,10 @@ def filter_(
 ) -> None:
     """Keep the good masks of a data set or of any tool; started again, it goes on where it was."""
     from flows.launch import launch_filter
+    from flows.mask_filter import beyond_calibration, not_scored
     from flows.mask_filter_options import FilterOptions, filter_settings, named_labels
     from flows.progress import Display
+    from sentinel.calibration import BEYOND
 
     options = FilterOptions(
         predictions=predictions,
@@ -149,6 +152,11 @@ def filter_(
         highlight=False,
         soft_wrap=True,
     )
+    beyond, unread = beyond_calibration(table), not_scored(table)
+    if beyond:
+        console.err.print(f"[yellow]{beyond} of the kept masks were {BEYOND}[/yellow] (column note)")
+    if unread:
+        console.err.print(f"[yellow]{escape(unread)}[/yellow]", highlight=False, soft_wrap=True)
 
 
 def train_sentinel(

@@ -208,6 +208,7 @@ def launch_filter(options: FilterOptions, display: Display) -> "pd.DataFrame":
     Raises:
         SentinelLoopError: for every mistake that a user can mend, before the first score where possible.
     """
+    options.check_out()
     with campaigns.locked(options.audit.work):
         environment.prepare(options.audit.work)
         from flows.mask_filter import run_filter

@@ -1,6 +1,7 @@
 """The filter alone, on masks of any tool: scores all, keeps the good ones, and says why."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +12,11 @@ import pandas as pd
 from cohort.case import Structure
 from cohort.errors import ConfigError, SelectionError
 from cohort.filtering import Verdict, filter_masks, make_filter
+from cohort.filtering.base import ABSENT
 from cohort.filtering.registry import FilterSettings
 from cohort.layouts.detection import detect_layout, read_plain
 from cohort.layouts.masks import MaskDataset, read_masks
-from cohort.records import QualityScore
+from cohort.records import EMPTY_MASK, QualityScore
 from cohort.volume import write_bytes
 from flows.audit import score_dataset
 from flows.environment import code_version
@@ -22,6 +24,7 @@ from flows.mask_files import lay_out
 from flows.mask_filter_options import MANIFEST, SETTINGS, FilterOptions
 from flows.progress import Display
 from flows.stages import file_sha256, json_sha256, read_json, write_json
+from sentinel.calibration import BEYOND
 from sentinel.scoring import Sentinel
 
 
@@ -54,13 +57,46 @@ def run_filter(options: FilterOptions, display: Display) -> pd.DataFrame:
     hashes = {name: file_sha256(options.out / name) for name in table["file"].unique() if name}
     table["sha256"] = [hashes.get(name, "") for name in table["file"]]
     write_bytes(options.table, table.to_csv(index=False).encode())
-    if not table["kept"].any():
-        raise SelectionError(
-            f"The filter keeps none of {len(table)} masks ({rule.rule}); see {options.table} for the scores, "
-            "and lower the minimum or keep a fraction, with another --out"
-        )
     write_json(options.out / MANIFEST, _manifest(options, dataset, sentinel, table, rule.rule))
+    if not table["kept"].any():
+        unread = not_scored(table)
+        advice = "lower the minimum or keep a fraction, with another --out"
+        raise SelectionError(
+            f"The filter keeps none of {len(table)} masks ({rule.rule}); see {options.table}. "
+            + (unread if unread else f"To keep some, {advice}")
+        )
     return table
+
+
+def not_scored(table: pd.DataFrame) -> str:
+    """How many masks with voxels have no score, and why most of them; "" where all have one.
+
+    Args:
+        table: as `run_filter` returns it.
+    """
+    without = table[_lacks_score(table)]
+    if without.empty:
+        return ""
+    several = len(without) > 1
+    why, count = Counter(without["reason"]).most_common(1)[0]
+    first = without[without["reason"] == why].iloc[0]
+    return (
+        f"{len(without)} mask{'s' if several else ''} could not be scored: {first['structure']} of "
+        f"{first['case_id']}{f' and {count - 1} more' if count > 1 else ''}, {why}"
+    )
+
+
+def beyond_calibration(table: pd.DataFrame) -> int:
+    """How many masks were kept whose DSC and bounds are a line drawn on; see `sentinel.calibration.BEYOND`.
+
+    Args:
+        table: as `run_filter` returns it.
+    """
+    return int((table["kept"] & (table["note"] == BEYOND)).sum())
+
+
+def _lacks_score(table: pd.DataFrame) -> "pd.Series[bool]":
+    return table["raw"].isna() & ~table["reason"].isin((EMPTY_MASK, ABSENT))
 
 
 def _dataset(options: FilterOptions) -> MaskDataset:
@@ -112,14 +148,15 @@ def _claim(options: FilterOptions) -> None:
     }
     if path.is_file():
         theirs = read_json(path)
-        changed = [key for key in mine if theirs.get(key) != mine[key]]
+        if not isinstance(theirs, dict) or mine.keys() - theirs.keys():
+            raise ConfigError(f"{path} is not of this command; name another folder with --out")
+        changed = [key for key in mine if theirs[key] != mine[key]]
         if changed:
             raise ConfigError(
                 f"{options.out} holds masks that were kept with other settings ({', '.join(changed)} "
                 "changed); name another folder with --out"
             )
-    elif (options.masks).exists():
-        raise ConfigError(f"{options.masks} exists and is not of this command; name another --out")
+    options.check_out()
     write_json(path, mine)
 
 
@@ -161,6 +198,7 @@ def _table(
                 "kept": verdict.kept,
                 "weight": verdict.weight,
                 "reason": verdict.reason,
+                "note": score["reason"] if not math.isnan(score["raw"]) else "",
                 **{name: score[name] for name in ("predicted_dsc", "lower", "upper", "raw", "n_slices")},
                 "source": str(sources[key]),
                 "file": str(files.get(key, "")),
@@ -179,6 +217,8 @@ def _manifest(
         "kept": len(kept),
         "cases": len(dataset.cases),
         "cases_kept": int(kept["case_id"].nunique()),
+        "not_scored": int(_lacks_score(table).sum()),
+        "kept_beyond_calibration": beyond_calibration(table),
         "weights": options.weights.name,
         "weights_sha256": file_sha256(options.weights),
         "calibrated_structures": sorted(sentinel.calibration.structures),

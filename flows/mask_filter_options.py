@@ -72,6 +72,22 @@ class FilterOptions:
         """Of all masks."""
         return self.out / KEPT
 
+    def check_out(self) -> None:
+        """Refuse a folder that holds anything before this command wrote there for the first time.
+
+        Raises:
+            ConfigError: naming what it holds.
+        """
+        if (self.out / SETTINGS).is_file() or not self.out.is_dir():
+            return
+        names = {path.name for path in self.out.iterdir() if path.name[0] != "."} - {self.audit.work.name}
+        if names:
+            listed = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
+            raise ConfigError(
+                f"{self.out} holds {listed} and is not a folder of this command; name another with --out, "
+                "one that is empty or not there yet"
+            )
+
     @property
     def audit(self) -> AuditOptions:
         """The same as an audit, whose parts lie in the folder too."""

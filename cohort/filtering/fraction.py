@@ -25,7 +25,8 @@ class _Fraction:
         keep: fraction of the masks, in (0, 1]; at least one is kept wherever there is one.
         per: "structure" keeps this fraction of the masks of each structure, so that none is crowded out;
             "case" this fraction of the cases, by the mean rank of their masks, with all of their masks;
-            "all" this fraction of all masks, which compares values of different structures with each other.
+            "all" this fraction of all masks, which compares masks of different structures with each other: by
+            predicted DSC where every mask has one.
     """
 
     keep: float
@@ -54,7 +55,15 @@ class TopFraction(_Fraction):
         """1 for the best, 0 for the others. Draws break ties."""
         key = int(rng.integers(2**63 - 1))
         value = _case_values(scores) if self.per == "case" else {_mask(s): s.raw for s in scores}
-        return _best(scores, self.keep, self.per, lambda name: (-value[name], _draw(key, name)))
+        across = {_mask(s): s.predicted_dsc for s in scores} if self.per == "all" else {}
+        if any(map(math.isnan, across.values())):
+            across = {}
+        return _best(
+            scores,
+            self.keep,
+            self.per,
+            lambda name: (-across.get(name, 0.0), -value[name], _draw(key, name)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

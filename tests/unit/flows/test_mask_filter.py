@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from cohort.errors import ConfigError, DataError, SelectionError
 from cohort.filtering.registry import FilterSettings
 from cohort.volume import read_label_map, write_volume
 from flows import mask_files
-from flows.mask_filter import run_filter
+from flows.mask_filter import not_scored, run_filter
 from flows.mask_filter_options import FilterOptions, filter_settings, named_labels
 from flows.progress import Display
 from flows.stages import file_sha256
@@ -244,17 +245,56 @@ class TestGoingOn:
 
     def test_a_folder_of_someone_else_is_left_alone(self, options: Options) -> None:
         asked = options()
-        asked.masks.mkdir(parents=True)
-        with pytest.raises(ConfigError, match="exists and is not of this command"):
+        asked.out.mkdir()
+        (asked.out / "kept.csv").write_text("mine")
+        with pytest.raises(ConfigError, match=r"kept holds kept\.csv and is not a folder of this command"):
+            run_filter(asked, QUIET)
+        assert [path.read_text() for path in asked.out.iterdir()] == ["mine"]
+
+    def test_its_own_input_is_no_place_for_masks(self, options: Options) -> None:
+        asked = options()
+        with pytest.raises(ConfigError, match=r"holds dataset\.json, imagesTr, labelsTr and is not a folder"):
+            run_filter(replace(asked, out=asked.predictions), QUIET)
+
+    @pytest.mark.parametrize("theirs", ["[]", "{}"])
+    def test_settings_of_another_program(self, options: Options, theirs: str) -> None:
+        asked = options()
+        asked.out.mkdir()
+        (asked.out / "settings.json").write_text(theirs)
+        with pytest.raises(ConfigError, match=r"settings\.json is not of this command"):
             run_filter(asked, QUIET)
 
 
 class TestBadInput:
     def test_nothing_is_kept(self, options: Options) -> None:
         asked = options(settings=FilterSettings(kind="threshold", minimum=1.0))
-        with pytest.raises(SelectionError, match="keeps none of 10 masks"):
+        with pytest.raises(SelectionError, match=r"keeps none of 10 masks.* To keep some, lower the minimum"):
             run_filter(asked, QUIET)
         assert len(read_kept(asked)) == 10
+        assert json.loads((asked.out / "manifest.json").read_text())["kept"] == 0
+
+    def test_masks_that_cannot_be_read_are_told(self, options: Options, affine: np.ndarray) -> None:
+        asked = options(settings=FilterSettings(keep=1.0))
+        small = np.ones((4, 12, 16), np.uint8)
+        for number in range(2):
+            path = asked.predictions / "labelsTr" / f"case_0{number}.nii.gz"
+            path.unlink()
+            write_volume(path, small, affine)
+        table = run_filter(asked, QUIET)
+        assert not_scored(table).startswith("4 masks could not be scored: liver of case_00")
+        assert "has shape (4, 12, 16), but its image" in not_scored(table)
+        assert json.loads((asked.out / "manifest.json").read_text())["not_scored"] == 4
+
+    def test_nothing_is_kept_since_nothing_could_be_read(self, options: Options, affine: np.ndarray) -> None:
+        asked = options()
+        for path in sorted((asked.predictions / "labelsTr").iterdir()):
+            path.unlink()
+            write_volume(path, np.ones((4, 12, 16), np.uint8), affine)
+        with pytest.raises(
+            SelectionError, match=r"10 masks could not be scored.*resample the mask"
+        ) as caught:
+            run_filter(asked, QUIET)
+        assert "lower the minimum" not in str(caught.value)
 
     def test_bounds_of_a_sentinel_without_any(self, options: Options) -> None:
         with pytest.raises(ConfigError, match="this sentinel is not calibrated and has no bounds"):
@@ -268,6 +308,7 @@ class TestBadInput:
         asked = options(weights=path, settings=FilterSettings(kind="lower_bound", minimum=0.01))
         table = run_filter(asked, QUIET)
         assert set(table[table["structure"] == "spleen"]["reason"]) == {"no lower bound of the DSC"}
+        assert set(table[table["structure"] == "spleen"]["note"]) == {"not calibrated for this structure"}
         kept = table[table["kept"]]
         assert set(kept["structure"]) == {"liver"}
         assert (kept["lower"] >= 0.01).all()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,16 @@ def test_a_good_liver_is_kept_though_the_pancreas_beside_it_is_not():
 
 def test_over_all_masks_the_easy_structure_takes_everything():
     assert kept(TopFraction(keep=0.5, per="all")) == {"c0 liver", "c1 liver", "c2 liver", "c3 liver"}
+
+
+def test_over_all_masks_they_are_compared_as_dsc_where_every_mask_has_one():
+    upside_down = [replace(score, predicted_dsc=1.0 - score.raw) for score in SCORES if score.raw > 0.0]
+    by_dsc = kept(TopFraction(keep=0.25, per="all"), upside_down)
+    assert by_dsc == kept(
+        TopFraction(keep=0.25, per="all"), [replace(s, raw=1.0 - s.raw) for s in upside_down]
+    )
+    one_without = [replace(upside_down[0], predicted_dsc=float("nan")), *upside_down[1:]]
+    assert kept(TopFraction(keep=0.25, per="all"), one_without) != by_dsc
 
 
 def test_cases_are_kept_whole_by_the_mean_rank_of_their_masks():
