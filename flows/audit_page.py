@@ -53,6 +53,7 @@ document.querySelectorAll('#masks th').forEach((h,i)=>h.addEventListener('click'
 const up=h.dataset.up!=='1';h.dataset.up=up?'1':'0';const key=r=>{const t=r.cells[i].textContent;
 const n=parseFloat(t);return isNaN(n)?t:n};
 [...body.rows].sort((a,b)=>{const x=key(a),y=key(b);
+if((x==='')!==(y===''))return x===''?1:-1; // without a value: last, whichever way
 return (x<y?-1:x>y?1:0)*(up?1:-1)}).forEach(r=>body.appendChild(r))}));
 """
 

@@ -89,7 +89,8 @@ def headline_table(folder: Path) -> Table:
     rows: Sequence[Mapping[str, object]] = read_json(folder / SUMMARY)["headline"]
     shown = ("masks by", "estimator", "pearson", "spearman", "spearman_within", "mae", "coverage", "auc")
     for name in shown:
-        table.add_column(name, justify="left" if name in shown[:2] else "right")
+        words = name.replace("_", "\n")  # a word a line fits 80 columns
+        table.add_column(words, justify="left" if name in shown[:2] else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_shown(row.get(name)) for name in shown))
     return table

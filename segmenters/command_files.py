@@ -12,7 +12,7 @@ from isal import igzip
 from numpy.typing import NDArray
 
 from cohort.case import Structure
-from cohort.errors import ConfigError, DataError, ModelError
+from cohort.errors import ConfigError, DataError, GeometryError, ModelError
 from cohort.records import TrainingCase
 from cohort.volume import (
     SUFFIXES,
@@ -164,7 +164,7 @@ def read_masks(
     labels = np.zeros(image.array.shape, dtype=np.uint8)
     for structure, names in sources.items():
         for name in names:
-            mask = _read_on_grid(_mask_file(written, str(name), case_id), image, image_path)
+            mask = _read_on_grid(config, _mask_file(written, str(name), case_id), image, image_path)
             labels[(mask > 0) & (labels == 0)] = structure.label
     return labels
 
@@ -176,7 +176,7 @@ def _from_label_map(
     image: Volume,
     image_path: Path,
 ) -> NDArray[np.uint8]:
-    found = _read_on_grid(path, image, image_path)
+    found = _read_on_grid(config, path, image, image_path)
     table = np.zeros(256, dtype=np.uint8)
     for structure, labels in sources.items():
         table[[int(label) for label in labels]] = structure.label
@@ -189,9 +189,15 @@ def _from_label_map(
     return table[found]
 
 
-def _read_on_grid(path: Path, image: Volume, image_path: Path) -> NDArray[np.uint8]:
-    mask = read_label_map(path)
-    check_same_grid(image, mask, image_path, path)
+def _read_on_grid(config: CommandConfig, path: Path, image: Volume, image_path: Path) -> NDArray[np.uint8]:
+    try:
+        mask = read_label_map(path)
+        check_same_grid(image, mask, image_path, path)
+    except (DataError, GeometryError) as error:
+        raise type(error)(
+            f"{error}. {config.architecture} wrote that file, which is removed: to look at what it writes, "
+            f"run it on {image_path} by hand"
+        ) from error
     return np.asarray(mask.array, dtype=np.uint8)
 
 

@@ -26,7 +26,7 @@ def volumes_in(folder: Path) -> dict[str, Path]:
     for path in volume_files(folder):
         name = volume_id(path)
         if name in volumes:
-            raise DataError(f"{folder} holds the case {name!r} as .nii and as .nii.gz; keep one of them")
+            raise DataError(f"{folder} holds {name!r} as .nii and as .nii.gz; keep one of them")
         volumes[name] = path
     return volumes
 

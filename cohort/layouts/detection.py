@@ -5,11 +5,10 @@ from pathlib import Path
 
 from cohort.case import check_case_id
 from cohort.errors import DataError
-from cohort.layouts.cases import volume_files
+from cohort.layouts.cases import volumes_in
 from cohort.layouts.documents import read_json
 from cohort.layouts.masks import MaskCase, MaskDataset, MaskFile
 from cohort.layouts.totalsegmentator import IMAGES
-from cohort.volume import volume_id
 
 
 def detect_layout(root: Path) -> str:
@@ -44,16 +43,16 @@ def read_plain(images: Path, masks: Path, structures: Mapping[str, int]) -> Mask
         structures: name -> label.
 
     Raises:
-        DataError: for a folder that is missing, or a label map without an image.
+        DataError: for a folder that is missing, a label map without an image, or a file that is there as .nii
+            and as .nii.gz.
     """
     for folder in (images, masks):
         if not folder.is_dir():
             raise DataError(f"The folder {folder} does not exist")
-    exact = {volume_id(path): path for path in volume_files(images)}
+    exact = volumes_in(images)
     by_case = {name.removesuffix("_0000"): path for name, path in exact.items()} | exact
     cases = []
-    for path in volume_files(masks):
-        case_id = volume_id(path)
+    for case_id, path in volumes_in(masks).items():
         check_case_id(case_id)
         if case_id not in by_case:
             raise DataError(

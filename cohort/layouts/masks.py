@@ -13,6 +13,8 @@ from cohort.layouts.cases import volumes_in
 from cohort.volume import SUFFIXES, volume_id
 
 _LISTED = 3
+_LABELS = MappingProxyType({"nnunet": "labelsTr"})
+"""Where a layout has its own label maps, if nothing but their names says of which case they are."""
 _log = logging.getLogger(__name__)
 
 
@@ -72,7 +74,7 @@ def read_masks(root: Path, layout: str, *, masks: Path | None = None) -> MaskDat
         layout: "totalsegmentator", "decathlon" or "nnunet".
         masks: folder of other masks than the data set's own, such as a model's predictions:
             label maps `<case_id>.nii.gz` or `.nii`, or for totalsegmentator a folder of masks per case. Cases
-            without a file there are left out, files without a case too, with a warning.
+            without a file are left out, files without a case too, with a warning.
 
     Raises:
         ConfigError: for another layout.
@@ -88,8 +90,9 @@ def read_masks(root: Path, layout: str, *, masks: Path | None = None) -> MaskDat
     if not found.cases:
         where = root if masks is None else masks
         raise DataError(f"No mask was found in {where} for the layout {layout!r}; is it another layout?")
-    if masks is not None:
-        _name_masks_of_nobody(masks, {case.case_id for case in found.cases}, root)
+    beside = masks or (root / _LABELS[layout] if layout in _LABELS else None)
+    if beside is not None and beside.is_dir():
+        _name_masks_of_nobody(beside, {case.case_id for case in found.cases}, root)
     return found
 
 

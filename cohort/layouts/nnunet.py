@@ -22,7 +22,8 @@ def read(root: Path, masks: Path | None = None) -> MaskDataset:
         masks: folder with other label maps, `<id>.nii.gz` or `.nii`, for images of `imagesTr` or `imagesTs`.
 
     Raises:
-        DataError: for a dataset.json that is missing or broken, or files that are not NIfTI.
+        DataError: for a dataset.json that is missing or broken, files that are not NIfTI, or images of other
+            names.
     """
     path = root / "dataset.json"
     document = read_json(path)
@@ -34,7 +35,14 @@ def read(root: Path, masks: Path | None = None) -> MaskDataset:
     given = {} if masks is None else volumes_in(masks)
     first = f"_0000{ending}"
     cases = []
-    for image in sorted(path for folder in folders for path in (root / folder).glob(f"*{first}")):
+    images = sorted(path for folder in folders for path in (root / folder).glob(f"*{first}"))
+    if not images:
+        raise DataError(
+            f"No image in {' or '.join(str(root / folder) for folder in folders)} is named <case>{first}, as "
+            "nnU-Net names the first channel; rename the images, or name folder, masks and structures with "
+            "--images and --structure name=label"
+        )
+    for image in images:
         case_id = image.name.removesuffix(first)
         labels = root / "labelsTr" / f"{case_id}{ending}" if masks is None else given.get(case_id)
         if labels is not None and labels.is_file():

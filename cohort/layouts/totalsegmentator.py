@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from cohort.layouts.cases import volumes_in
 from cohort.layouts.masks import MaskCase, MaskDataset, MaskFile
 from cohort.layouts.tables import read_metadata
-from cohort.volume import SUFFIXES, volume_id
+from cohort.volume import SUFFIXES
 
 IMAGES = tuple(f"{name}{suffix}" for name in ("ct", "mri") for suffix in SUFFIXES)
 _META = "meta.csv"
@@ -20,7 +21,7 @@ def read(root: Path, masks: Path | None = None) -> MaskDataset:
         masks: folder with other masks: `<case>/segmentations/*.nii.gz` or `<case>/*.nii.gz`.
 
     Raises:
-        DataError: for metadata that cannot be read.
+        DataError: for metadata that cannot be read, or a mask that is there as .nii and as .nii.gz.
     """
     folders = [root] if _image(root) else sorted(path for path in root.iterdir() if path.is_dir())
     cases = [case for folder in folders if (case := _case(folder, masks)) is not None]
@@ -39,6 +40,8 @@ def _case(folder: Path, masks: Path | None) -> MaskCase | None:
         return None
     where = folder if masks is None else masks / name
     where = where / "segmentations" if (where / "segmentations").is_dir() else where
-    files = sorted(path for path in where.glob("*.nii*") if path.name.endswith(SUFFIXES))
-    found = tuple(MaskFile(structure=volume_id(path), path=path) for path in files if path.name not in IMAGES)
+    files = volumes_in(where) if where.is_dir() else {}
+    found = tuple(
+        MaskFile(structure=name, path=path) for name, path in files.items() if path.name not in IMAGES
+    )
     return MaskCase(case_id=name, image=image, masks=found) if found else None

@@ -48,6 +48,13 @@ def test_the_number_of_a_channel_may_be_a_part_of_the_name(make_folder: Callable
     ]
 
 
+def test_plain_folders_with_a_file_twice_are_refused(make_folder: Callable[..., Path]) -> None:
+    root = make_folder("tiny", ("a", "b"))
+    (root / "labels" / "a.nii").write_bytes(b"")
+    with pytest.raises(DataError, match=r"labels holds 'a' as \.nii and as \.nii\.gz; keep one of them"):
+        read_plain(root / "images", root / "labels", {"liver": 1})
+
+
 def test_plain_folders_without_masks_are_refused(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder("plain", ("a",))
     with pytest.raises(DataError, match="There is no label map"):

@@ -78,6 +78,25 @@ def test_nnunet(make_folder: Make, tmp_path: Path) -> None:
     assert list(listed(read_masks(root, "nnunet", masks=tmp_path / "predicted"))) == ["b"]
 
 
+def test_label_maps_without_an_image_are_told(make_folder: Make, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_folder("tiny", ("a", "b", "c"), nnunet=True)
+    (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "liver": 1}}))
+    (root / "imagesTr" / "b_0000.nii.gz").rename(root / "imagesTr" / "b.nii.gz")
+    (root / "imagesTr" / "c_0000.nii.gz").unlink()
+    assert list(listed(read_masks(root, "nnunet"))) == ["a"]
+    assert "2 of the masks in" in caplog.text and "(b.nii.gz, c.nii.gz)" in caplog.text
+    (root / "imagesTr" / "a_0000.nii.gz").rename(root / "imagesTr" / "a.nii.gz")
+    with pytest.raises(DataError, match=r"No image in .*imagesTr is named <case>_0000\.nii\.gz, as nnU-Net"):
+        read_masks(root, "nnunet")
+
+
+def test_a_mask_that_is_there_twice(tmp_path: Path, affine: np.ndarray) -> None:
+    for path in ("s0000/ct.nii.gz", "s0000/segmentations/liver.nii.gz", "s0000/segmentations/liver.nii"):
+        write_volume(tmp_path / path, np.ones((8, 12, 16), np.uint8), affine)
+    with pytest.raises(DataError, match=r"segmentations holds 'liver' as \.nii and as \.nii\.gz"):
+        read_masks(tmp_path, "totalsegmentator")
+
+
 @pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
 def test_masks_may_be_compressed_or_not_whatever_the_images_are(
     make_folder: Make, make_decathlon: Make, tmp_path: Path, layout: str
