@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from rich import box
 from rich.table import Table
 
 from cohort.volume import write_bytes
@@ -85,12 +86,14 @@ def headline_rows(
 
 def headline_table(folder: Path) -> Table:
     """The overall figures of a finished training, for a terminal."""
-    table = Table(title="Test patients")
+    table = Table(title="Test patients", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     rows: Sequence[Mapping[str, object]] = read_json(folder / SUMMARY)["headline"]
     shown = ("masks by", "estimator", "pearson", "spearman", "spearman_within", "mae", "coverage", "auc")
     for name in shown:
-        words = name.replace("_", "\n")  # a word a line fits 80 columns
-        table.add_column(words, justify="left" if name in shown[:2] else "right", overflow="fold")
+        left = name in shown[:2]
+        table.add_column(
+            name.replace("_", " "), justify="left" if left else "right", no_wrap=name == "estimator"
+        )
     for row in rows:
         table.add_row(*(_shown(row.get(name)) for name in shown))
     return table

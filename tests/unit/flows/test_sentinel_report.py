@@ -130,11 +130,12 @@ class TestReport:
             for estimator in ("sentinel", "entropy")
         ]
         shown = io.StringIO()
-        Console(file=shown, width=120, color_system=None).print(headline_table(folder))
+        Console(file=shown, width=80, color_system=None).print(headline_table(folder))
         (line,) = [
             line for line in shown.getvalue().splitlines() if "segresnet" in line and "sentinel" in line
         ]
         assert "0.150" in line
+        assert "…" not in shown.getvalue(), "it fits a terminal of 80 columns"
 
     def test_what_is_not_defined_is_a_dash_in_a_terminal(
         self, config: SentinelTrainingConfig, logged: list[object]
