@@ -55,11 +55,12 @@ class ArmModel(Model):
     """One way to choose what to annotate.
 
     `set` holds dotted keys of the campaign with their values; `seeds` are those of the comparison if left
-    out.
+    out; `currency` is the axis of its secondary contrasts, where parts of cases are annotated, say.
     """
 
     changes: dict[str, Any] = Field(default_factory=dict, alias="set")
     seeds: Seeds | None = None
+    currency: Annotated[str, AfterValidator(known_currency)] | None = None
 
 
 class ContrastModel(Model):
@@ -113,6 +114,11 @@ class ComparisonConfig(Model):
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """Seeds of an arm."""
         return self.arms[arm].seeds or self.seeds
+
+    def axis(self, arm: str, against: str) -> str:
+        """Currency of a contrast that was not declared: that of the arm which names one."""
+        named = {self.arms[name].currency for name in (arm, against)} - {None, self.currency}
+        return str(named.pop()) if len(named) == 1 else self.currency
 
     @property
     def primary_seeds(self) -> tuple[int, ...]:

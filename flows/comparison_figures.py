@@ -107,17 +107,26 @@ def learning_curves(
     return _png(figure)
 
 
-def differences(runs: Mapping[str, ArmRuns], control: str, currency: str, look: Mapping[str, Look]) -> bytes:
-    """Paired difference to the control round by round, a panel an arm, with its interval."""
+def differences(
+    runs: Mapping[str, ArmRuns], control: str, axis: Callable[[str, str], str], look: Mapping[str, Look]
+) -> bytes:
+    """Paired difference to the control round by round, a panel an arm, with its interval.
+
+    Args:
+        runs: arm -> its runs.
+        control: name of the arm that is taken off.
+        axis: of two arms -> currency of their panel.
+        look: of each arm.
+    """
     bands = {
         arm: found
         for arm, each in runs.items()
-        if arm != control and (found := difference_band(each, runs[control], currency)) is not None
+        if arm != control and (found := difference_band(each, runs[control], axis(arm, control))) is not None
     }
 
     def draw(axes: Any, arm: str) -> None:
         _draw_difference(axes, bands[arm], look[arm])
-        _label_cost(axes, currency, 9)
+        _label_cost(axes, axis(arm, control), 9)
 
     return _panels(list(bands), draw, f"DSC minus {control}")
 

@@ -160,7 +160,7 @@ def _with_control(
     if control is None:
         return ()
     found = (
-        contrast(runs[arm], control, measure=measure, currency=config.currency)
+        contrast(runs[arm], control, measure=measure, currency=config.axis(arm, config.control))
         for arm in arms
         if arm in runs
         for measure in MEASURES
@@ -189,7 +189,8 @@ def _savings(config: ComparisonConfig, runs: Mapping[str, ArmRuns]) -> tuple[Sav
 def _pairwise(config: ComparisonConfig, runs: Mapping[str, ArmRuns]) -> pd.DataFrame:
     rows = []
     for first, second in permutations(runs, 2):
-        found = contrast(runs[first], runs[second], measure="area", currency=config.currency)
+        currency = config.axis(first, second)
+        found = contrast(runs[first], runs[second], measure="area", currency=currency)
         if found is not None:
             rows.append(
                 {

@@ -142,7 +142,7 @@ class Frame:
         rows = [
             [
                 self.label(each.arm),
-                _MEASURES[each.measure],
+                self._measure(each),
                 str(each.n),
                 f"<b>{signed(each.difference)}</b>",
                 ends(each.lower, each.upper),
@@ -155,6 +155,10 @@ class Frame:
             for each in found
         ]
         return html_table(heads, rows, "first" if first else "")
+
+    def _measure(self, found: Contrast) -> str:
+        other = found.currency != self.config.currency
+        return _MEASURES[found.measure] + (f", over {found.currency}" if other else "")
 
     def _state(self) -> str:
         units = self.tables.units

@@ -64,7 +64,7 @@ class Page(Frame):
             ]
         parts.append(notes.CURVES)
         if control in self.findings.runs and len(self.findings.runs) > 1:
-            picture = figures.differences(self.findings.runs, control, self.config.currency, self.look)
+            picture = figures.differences(self.findings.runs, control, self.config.axis, self.look)
             parts += [
                 "<h3>Paired difference to the control, round by round</h3>",
                 image(picture, "difference to the control"),

@@ -30,7 +30,7 @@ def test_the_same_runs_give_the_same_picture(measured: Comparison) -> None:
     pictures = [figures.learning_curves(found.runs, look, ("cases", "minutes"), ["random"]) for _ in range(2)]
     assert pictures[0] == pictures[1]
     assert pictures[0] != figures.learning_curves(found.runs, look, ("cases", "minutes"), [])
-    assert figures.differences(found.runs, "random", "cases", look).startswith(PNG)
+    assert figures.differences(found.runs, "random", measured.config.axis, look).startswith(PNG)
     assert figures.structure_curves(found.runs, "cases", look, ("liver", "spleen")).startswith(PNG)
 
 

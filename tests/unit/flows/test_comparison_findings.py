@@ -32,6 +32,23 @@ def test_without_a_declaration_all_are_secondary(make_comparison: Make, write_me
     assert declared_runs(found) == {}
 
 
+def test_an_arm_of_another_unit_is_compared_over_its_own_currency(
+    make_comparison: Make, write_measured: Write
+) -> None:
+    """Five minutes a case: the same curves, so the same areas, on another axis."""
+    arms = {name: {"set": {"strategy": name}} for name in ("random", "quality", "oracle-worst")}
+    comparison = make_comparison(
+        arms={**arms, "oracle-worst": {**arms["oracle-worst"], "currency": "minutes"}}
+    )
+    for unit in comparison.units:
+        write_measured(unit)
+    found = find(comparison.config, read_tables(comparison.units))
+    assert {each.currency for each in found.primary} == {"cases"}
+    assert {each.currency for each in found.secondary} == {"minutes"}
+    plain = comparison.config.axis("quality", "random")
+    assert (plain, comparison.config.axis("quality", "oracle-worst")) == ("cases", "minutes")
+
+
 def test_savings_by_hand(measured: Comparison) -> None:
     """random ends 0.02 up after 6 cases; quality is there after 2/3 of its first step: 2 + 4/3 cases."""
     found = find(measured.config, read_tables(measured.units))
