@@ -13,7 +13,7 @@ from cohort.volume import Grid, Volume, read_grid, read_label_map, write_volume
 from flows.annotators.base import Annotator, Returned
 from flows.annotators.segmentations import SUFFIX, read_segmentation
 from flows.campaign import Campaign
-from flows.requests import Unit, still_open
+from flows.requests import Unit, unanswered
 from flows.stages import file_sha256
 
 ANNOTATIONS = "annotations"
@@ -62,8 +62,7 @@ class Intake:
             requests: of that round.
         """
         skipped = {entry.payload["case_id"] for entry in self.campaign.events("skip", number)}
-        found = still_open(requests, self.campaign.annotations(), self.unit)
-        return tuple(request for request in found if request.case_id not in skipped)
+        return unanswered(requests, self.campaign.annotations(), skipped, self.unit)
 
     def take_in(
         self,

@@ -1,6 +1,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from rich.console import Console
 from flows import campaign as campaigns
 from flows.campaign import Campaign
 from flows.config import load_config
-from flows.status import status, table
+from flows.status import named, status, table
 
 
 @pytest.fixture
@@ -98,6 +99,22 @@ def test_what_people_have_to_do(campaign: Campaign) -> None:
         "awaiting annotation",
         "label maps in done: a.nii.gz",
     )
+
+
+def test_all_that_people_had_to_do_is_back(campaign: Campaign) -> None:
+    campaign.append("start", structures=[{"name": "liver", "label": 1}])
+    campaign.append("selection", round=0, selected=["a"])
+    campaign.append("awaiting", round=0, waits_for="label maps in done: a.nii.gz")
+    campaign.append("skip", round=0, case_id="a", reason="motion")
+    found = status(campaign)
+    assert found["state"] == "all is back"
+    root = f"--campaigns-root {campaign.folder.parent}"
+    assert found["waits_for"].endswith(f"all annotations are back: sentinel-loop resume tiny {root}")
+
+
+def test_a_campaign_is_named_as_commands_find_it(campaign: Campaign) -> None:
+    assert named(replace(campaign, folder=Path("campaigns") / "tiny")) == "tiny"
+    assert named(replace(campaign, folder=Path("my scans") / "tiny")) == "tiny --campaigns-root 'my scans'"
 
 
 @pytest.mark.parametrize(
