@@ -17,6 +17,7 @@ from flows.campaign import Campaign
 from flows.config import ActiveLearningConfig
 from flows.data import Cohort
 from flows.intake import Taken
+from flows.portable import placed, portable
 
 ANNOTATION = "annotation"
 
@@ -94,9 +95,9 @@ def note_waiting(campaign: Campaign, number: int, annotator: Annotator, taken: T
     refused = _refused(campaign, number, {request.case_id for request in taken.open})
     if refused:
         waits_for += "; put aside, to be corrected: " + " / ".join(refused)
-    last = campaign.ledger.entries()[-1]
-    if last.event != "awaiting" or last.payload["waits_for"] != waits_for:
-        campaign.append("awaiting", round=number, waits_for=waits_for)
+    last, kept = campaign.ledger.entries()[-1], portable(waits_for, campaign.folder)
+    if last.event != "awaiting" or last.payload["waits_for"] != kept:
+        campaign.append("awaiting", round=number, waits_for=kept)
     return waits_for
 
 
@@ -104,7 +105,8 @@ def _refused(campaign: Campaign, number: int, cases: Collection[str]) -> list[st
     """Why the last file of each of some cases was refused in a round, and where it lies now."""
     last = {str(entry.payload["case_id"]): entry.payload for entry in campaign.events("refused", number)}
     return [
-        str(found["reason"]) + (f" (it lies in {campaign.folder / found['path']})" if found["path"] else "")
+        placed(found["reason"], campaign.folder)
+        + (f" (it lies in {campaign.folder / found['path']})" if found["path"] else "")
         for case_id, found in sorted(last.items())
         if case_id in cases
     ]

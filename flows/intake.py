@@ -13,6 +13,7 @@ from cohort.volume import Grid, Volume, read_grid, read_label_map, write_volume
 from flows.annotators.base import Annotator, Returned
 from flows.annotators.segmentations import SUFFIX, read_segmentation
 from flows.campaign import Campaign
+from flows.portable import portable
 from flows.requests import Unit, unanswered
 from flows.stages import file_sha256
 
@@ -117,7 +118,8 @@ class Intake:
             self._note_refused(number, returned.case_id, "", why, returned.path)
 
     def _note_refused(self, number: int | None, case_id: str, sha256: str, reason: str, place: Path) -> None:
-        about = {"case_id": case_id, "sha256": sha256, "reason": reason, "path": self._named(place)}
+        why = portable(reason, self.campaign.folder)
+        about = {"case_id": case_id, "sha256": sha256, "reason": why, "path": self._named(place)}
         told = [entry.payload for entry in self.campaign.events("refused", number)]
         if not any(about.items() <= payload.items() for payload in told):
             self.campaign.append("refused", round=number, **about)

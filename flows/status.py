@@ -7,6 +7,7 @@ from rich.table import Table
 
 from flows.campaign import Campaign, failure, state
 from flows.console import DEFAULT_ROOT
+from flows.portable import placed
 from sentinel.estimators.registry import estimator_entry
 
 
@@ -102,7 +103,7 @@ def _waits_for(campaign: Campaign) -> str:
     """What has to happen before the campaign can go on."""
     current = state(campaign)
     if current == "awaiting annotation":
-        return str(campaign.ledger.entries()[-1].payload["waits_for"])
+        return placed(campaign.ledger.entries()[-1].payload["waits_for"], campaign.folder)
     if current == "all is back":
         return f"you to go on, all annotations are back: sentinel-loop resume {named(campaign)}"
     if current in ("failed", "interrupted"):

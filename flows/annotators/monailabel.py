@@ -79,7 +79,7 @@ class MonaiLabel:
         """Which cases have to be saved in the server's client."""
         names = ", ".join(request.case_id for request in requests)
         return (
-            f"labels saved through a MONAI Label server on {self.studies.resolve()} (as final): {names} "
+            f"labels saved through a MONAI Label server on {self.studies} (as final): {names} "
             f"(remarks: {RETURNS} beside it)"
         )
 
