@@ -12,6 +12,7 @@ from cohort.slabs import Slab, bounds, slices_in, union, within
 from cohort.volume import Grid, Volume, read_grid, read_label_map, write_volume
 from flows.annotators.base import Annotator, Returned
 from flows.annotators.segmentations import SUFFIX, read_segmentation
+from flows.annotators.worklist import goes_back
 from flows.campaign import Campaign
 from flows.portable import portable
 from flows.requests import Unit, unanswered
@@ -92,8 +93,7 @@ class Intake:
                 self._let_in(number, returned, annotator.name, (proposals or {}).get(returned.case_id))
                 let_in.append(returned.case_id)
             except AnnotationError as error:
-                refused[returned.case_id] = str(error)
-                self._put_aside(number, returned, annotator, str(error))
+                refused[returned.case_id] = self._put_aside(number, returned, annotator, str(error))
             except MissingExtraError as error:  # nobody's mistake who annotated
                 unsettled[returned.case_id] = f"case {returned.case_id}: {error}"
         return Taken(
@@ -104,22 +104,31 @@ class Intake:
             open=self.open(number, requests),
         )
 
-    def _put_aside(self, number: int | None, returned: Returned, annotator: Annotator, reason: str) -> None:
-        """Tell the ledger where it goes, then move it: after a kill in between, the next look does both."""
+    def _put_aside(self, number: int | None, returned: Returned, annotator: Annotator, reason: str) -> str:
+        """Tell the ledger where it goes, then move it: after a kill in between, the next look does both.
+
+        Returns:
+            The sentence for its annotator.
+        """
         place = annotator.aside(returned)
         if place is None:
-            return
+            return reason
         try:
             sha256 = file_sha256(returned.path) if returned.path.is_file() else ""
-            self._note_refused(number, returned.case_id, sha256, reason, place)
+            back = {"put_back": self._named(returned.path)}
+            self._note_refused(number, returned.case_id, sha256, reason, place, **back)
             annotator.refuse(returned, reason)
         except OSError as error:  # it stays where it is, and the others' work goes on
             why = f"{reason}; it could not be put aside ({error.strerror})"
             self._note_refused(number, returned.case_id, "", why, returned.path)
+            return why
+        return refusal(reason, place, returned.path)
 
-    def _note_refused(self, number: int | None, case_id: str, sha256: str, reason: str, place: Path) -> None:
+    def _note_refused(
+        self, number: int | None, case_id: str, sha256: str, reason: str, place: Path, **more: str
+    ) -> None:
         why = portable(reason, self.campaign.folder)
-        about = {"case_id": case_id, "sha256": sha256, "reason": why, "path": self._named(place)}
+        about = {"case_id": case_id, "sha256": sha256, "reason": why, "path": self._named(place), **more}
         told = [entry.payload for entry in self.campaign.events("refused", number)]
         if not any(about.items() <= payload.items() for payload in told):
             self.campaign.append("refused", round=number, **about)
@@ -204,6 +213,17 @@ class Intake:
             both = earlier[-1].structures.keys() & returned.structures.keys()
             structures = {name: fraction for name, fraction in structures.items() if name in both}
         return path, structures, _or_whole(union(earlier[-1].slabs, returned.slabs), label_map)
+
+
+def refusal(reason: str, place: Path, put_back: Path | None) -> str:
+    """Why a file was refused, where it lies, and what brings it back.
+
+    Args:
+        reason: a sentence for its annotator.
+        place: where it lies.
+        put_back: where it is read again, None where that is not known.
+    """
+    return f"{reason} (it lies in {place}{f'; {goes_back(put_back)}' if put_back else ''})"
 
 
 def _or_whole(slabs: tuple[Slab, ...], label_map: Volume) -> tuple[Slab, ...]:

@@ -83,7 +83,7 @@ def quarantine_place(folder: Path, returned: Returned) -> Path:
 
 
 def put_aside(folder: Path, returned: Returned, reason: str) -> None:
-    """Move a label map that cannot be let in to the quarantine, with a text that says why.
+    """Move a label map that cannot be let in to the quarantine, with a text: why, and what brings it back.
 
     Raises:
         OSError: where it cannot be moved; it has not changed then.
@@ -92,4 +92,10 @@ def put_aside(folder: Path, returned: Returned, reason: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     suffix = returned.path.name.removeprefix(returned.case_id)
     shutil.move(returned.path, target)  # the folder of the work may lie on a share, or be a link to one
-    write_bytes(target.with_name(f"{target.name.removesuffix(suffix)}.txt"), f"{reason}\n".encode())
+    told = f"{reason}\nThe file is {_from(folder, target)}; {goes_back(_from(folder, returned.path))}\n"
+    write_bytes(target.with_name(f"{target.name.removesuffix(suffix)}.txt"), told.encode())
+
+
+def goes_back(place: Path | str) -> str:
+    """What has to be done with a file that was put aside: what `returns.csv` says of it moves no file."""
+    return f"once it is corrected, or {RETURNS} says that it is right, put it back as {place}"

@@ -359,7 +359,10 @@ class TestRemarks:
             sent.refuse(found, f"reason {number}")
             assert place == sent.folder / "quarantine" / f"scan_1_{number}.nii.gz"
             assert place.read_bytes() == b"broken"
-            assert place.with_name(f"scan_1_{number}.txt").read_text() == f"reason {number}\n"
+            assert place.with_name(f"scan_1_{number}.txt").read_text() == (
+                f"reason {number}\nThe file is quarantine/scan_1_{number}.nii.gz; once it is corrected, or "
+                "returns.csv says that it is right, put it back as done/scan_1.nii.gz\n"
+            )
         assert [r.case_id for r in sent.collect(self.REQUESTS).returned] == ["scan_2"]
 
     def test_the_reason_of_another_kind_of_file_stays(self, sent: Folder) -> None:
@@ -369,8 +372,8 @@ class TestRemarks:
         (second,) = (r for r in sent.collect(self.REQUESTS).returned if r.case_id == "scan_1")
         assert sent.aside(second) == sent.folder / "quarantine" / "scan_1_2.nii"
         sent.refuse(second, "wrong shape")
-        assert (sent.folder / "quarantine" / "scan_1_2.txt").read_text() == "wrong shape\n"
-        assert (sent.folder / "quarantine" / "scan_1_1.txt").read_text() == "wrong label\n"
+        assert (sent.folder / "quarantine" / "scan_1_2.txt").read_text().startswith("wrong shape\n")
+        assert (sent.folder / "quarantine" / "scan_1_1.txt").read_text().startswith("wrong label\n")
 
 
 class TestMonaiLabel:
@@ -418,7 +421,9 @@ class TestMonaiLabel:
         assert (found.case_id, found.path) == ("scan_1", final)
         server.refuse(found, "wrong grid")
         assert not final.exists()
-        assert (server.folder / "quarantine" / "scan_1_1.txt").read_text() == "wrong grid\n"
+        told = (server.folder / "quarantine" / "scan_1_1.txt").read_text()
+        assert told.startswith("wrong grid\n")
+        assert told.endswith("put it back as studies/labels/final/scan_1.nii.gz\n")
 
 
 def test_an_oracle_that_errs_draws_the_same_every_time(

@@ -123,9 +123,14 @@ class TestLettingIn:
         person.answer = Answer(returned=(returned(person.folder / "a.nii.gz"),))
         taken = gate.take_in(0, [request("a")], person)
         assert "case a cannot be used" in taken.refused["a"]
+        assert taken.refused["a"].endswith(
+            f"(it lies in {person.folder / 'a.refused'}; once it is corrected, or returns.csv says that it "
+            f"is right, put it back as {person.folder / 'a.nii.gz'})"
+        )
         assert [each.case_id for each in taken.open] == ["a"]
         (entry,) = payloads(gate, "refused")
         assert (entry["case_id"], entry["path"]) == ("a", "work/a.refused")
+        assert entry["put_back"] == "work/a.nii.gz"
         assert gate.campaign.annotations() == []
 
     def test_a_flipped_file_is_turned_back(
