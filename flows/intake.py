@@ -29,7 +29,8 @@ class Taken:
         let_in: case ids.
         refused: case id -> a sentence for its annotator.
         skipped: case id -> why nobody annotates it.
-        unsettled: case id -> a sentence on why what is back was left where it is.
+        unsettled: case id -> a sentence on why what is back was left where it is; also of cases that were
+            skipped or let in at an earlier look.
         open: requests that nothing has come back for yet.
     """
 
@@ -84,7 +85,7 @@ class Intake:
         Raises:
             AnnotationError: where what people wrote beside their work cannot be read.
         """
-        let_in, refused, unsettled = [], {}, {}
+        let_in, refused, unsettled = [], {}, self._settled_before(number, requests, annotator)
         answer = annotator.collect(self.open(number, requests))
         for case_id, why in answer.skipped.items():
             self.campaign.append("skip", round=number, case_id=case_id, reason=why)
@@ -103,6 +104,28 @@ class Intake:
             unsettled={**answer.unsettled, **unsettled},
             open=self.open(number, requests),
         )
+
+    def _settled_before(
+        self, number: int | None, requests: Sequence[Request], annotator: Annotator
+    ) -> dict[str, str]:
+        """Case id -> a sentence on files of it that nobody reads, since it was skipped or let in before."""
+        waiting = {request.case_id for request in self.open(number, requests)}
+        skipped = {entry.payload["case_id"] for entry in self.campaign.events("skip", number)}
+        found = {}
+        for case_id in (request.case_id for request in requests if request.case_id not in waiting):
+            files = annotator.files(case_id)
+            unread = files if case_id in skipped else self._not_let_in(case_id, files)
+            if unread:
+                why = "skipped" if case_id in skipped else "let in"
+                names = " and ".join(path.name for path in unread)
+                found[case_id] = f"case {case_id} was {why} before in this round, so {names} stays unread"
+        return found
+
+    def _not_let_in(self, case_id: str, files: Sequence[Path]) -> tuple[Path, ...]:
+        """Those of a case's files that are none of its annotations."""
+        annotations = (entry.payload for entry in self.campaign.events("annotation"))
+        known = {each["source_sha256"] for each in annotations if each["case_id"] == case_id}
+        return tuple(path for path in files if _hash(path) not in known)
 
     def _put_aside(self, number: int | None, returned: Returned, annotator: Annotator, reason: str) -> str:
         """Tell the ledger where it goes, then move it: after a kill in between, the next look does both.
@@ -213,6 +236,14 @@ class Intake:
             both = earlier[-1].structures.keys() & returned.structures.keys()
             structures = {name: fraction for name, fraction in structures.items() if name in both}
         return path, structures, _or_whole(union(earlier[-1].slabs, returned.slabs), label_map)
+
+
+def _hash(path: Path) -> str | None:
+    """None for a file that cannot be read."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return None
 
 
 def refusal(reason: str, place: Path, put_back: Path | None) -> str:

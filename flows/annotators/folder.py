@@ -57,7 +57,11 @@ class Folder:
 
     def collect(self, requests: Sequence[Request]) -> Answer:
         """The label maps that lie in `done`, with what `returns.csv` says of them."""
-        return answers(self.folder, requests, self._done, asked=self.asked, structures=self.structures)
+        return answers(self.folder, requests, self.files, asked=self.asked, structures=self.structures)
+
+    def files(self, case_id: str) -> tuple[Path, ...]:
+        """Its files in `done`."""
+        return handed_back(self.folder / "done", case_id)
 
     def aside(self, returned: Returned) -> Path | None:
         """A file of its own in `quarantine`."""
@@ -86,9 +90,6 @@ class Folder:
         name = f"{item.request.case_id}{self.suffix}"
         image = str(self.images[item.request.case_id])
         return {"image": image, "proposal": f"todo/{name}", "put_back": f"done/{name}"}
-
-    def _done(self, case_id: str) -> tuple[Path, ...]:
-        return handed_back(self.folder / "done", case_id)
 
     def _strange(self) -> str:
         """Files that were put back under a name that nobody asked for."""

@@ -65,7 +65,11 @@ class MonaiLabel:
 
     def collect(self, requests: Sequence[Request]) -> Answer:
         """The label maps that people saved, with what `returns.csv` says of them."""
-        return answers(self.folder, requests, self._final, asked=self.asked, structures=self.structures)
+        return answers(self.folder, requests, self.files, asked=self.asked, structures=self.structures)
+
+    def files(self, case_id: str) -> tuple[Path, ...]:
+        """Its files among the labels that were saved as final."""
+        return handed_back(self._labels("final"), case_id)
 
     def aside(self, returned: Returned) -> Path | None:
         """A file of its own in `quarantine`."""
@@ -115,9 +119,6 @@ class MonaiLabel:
             "proposal": f"{STUDIES}/labels/original/{case_id}.nii.gz",
             "put_back": f"{STUDIES}/labels/final/{case_id}.nii.gz",
         }
-
-    def _final(self, case_id: str) -> tuple[Path, ...]:
-        return handed_back(self._labels("final"), case_id)
 
 
 def _suffix(path: Path) -> str:
