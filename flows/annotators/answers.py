@@ -48,6 +48,9 @@ def answers(
     table = folder / RETURNS
     notes = read_returns(table)
     _check_asked(table, notes, asked)
+    absent = {
+        case_id: _absent(note, structures, f"{table}, case {case_id}") for case_id, note in notes.items()
+    }
     found = {request.case_id: find(request.case_id) for request in requests}
     unfinished = still_written([path for paths in found.values() for path in paths])
     returned, skipped, unsettled = [], {}, {}
@@ -59,8 +62,8 @@ def answers(
         elif note.skip:
             skipped[request.case_id] = note.reason or "no reason given"
         elif paths:
-            absent = _absent(note, structures, f"{table}, case {request.case_id}")
-            returned.append(_returned(request, paths[0], note, absent))
+            missing = absent.get(request.case_id, frozenset())
+            returned.append(_returned(request, paths[0], note, missing))
     return Answer(returned=tuple(returned), skipped=skipped, unsettled=unsettled)
 
 

@@ -351,6 +351,16 @@ class TestRemarks:
         with pytest.raises(AnnotationError, match=message):
             sent.collect(self.REQUESTS)
 
+    @pytest.mark.parametrize("line", ["scan_1,milt,", "scan_1,milt,yes"])
+    def test_a_structure_that_does_not_exist_is_told_before_the_case_is_back(
+        self, sent: Folder, line: str
+    ) -> None:
+        (sent.folder / "done" / "scan_1.nii.gz").unlink()
+        (sent.folder / "returns.csv").write_text(f"case_id,absent,skip\n{line}\n")
+        for requests in (self.REQUESTS, self.REQUESTS[:1]):  # the second: scan_1 is settled
+            with pytest.raises(AnnotationError, match="case scan_1: absent names 'milt', which is none of"):
+                sent.collect(requests)
+
     def test_what_is_refused_is_put_aside_and_never_over_another(self, sent: Folder) -> None:
         for number in (1, 2):
             (sent.folder / "done" / "scan_1.nii.gz").write_bytes(b"broken")
