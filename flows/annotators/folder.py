@@ -6,8 +6,7 @@ from pathlib import Path
 
 from cohort.annotation import Request
 from cohort.case import Structure
-from cohort.volume import SUFFIXES
-from flows.annotators.answers import answers, handed_back
+from flows.annotators.answers import answers, handed_back, not_read, read_names
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.returns import RETURNS
 from flows.annotators.segmentations import SUFFIX, write_segmentation
@@ -93,6 +92,6 @@ class Folder:
 
     def _strange(self) -> str:
         """Files that were put back under a name that nobody asked for."""
-        read = {f"{case_id}{suffix}" for case_id in self.asked for suffix in (*SUFFIXES, SUFFIX)}
-        strange = sorted({path.name for path in (self.folder / "done").glob("[!.]*")} - read)
-        return f"; not asked for, so not read: {', '.join(strange)}" if strange else ""
+        read = {name for case_id in self.asked for name in read_names(case_id)}
+        found = {path.name for path in (self.folder / "done").glob("[!.]*")}
+        return not_read("not asked for", found - read)

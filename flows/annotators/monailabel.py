@@ -14,7 +14,7 @@ from pathlib import Path
 from cohort.annotation import Request
 from cohort.case import Structure
 from cohort.volume import SUFFIXES, write_bytes
-from flows.annotators.answers import answers, handed_back
+from flows.annotators.answers import answers, handed_back, not_read, read_names
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.returns import RETURNS
 from flows.annotators.worklist import PICTURES, hand_out, put_aside, quarantine_place, write_worklist
@@ -84,7 +84,7 @@ class MonaiLabel:
         names = ", ".join(request.case_id for request in requests)
         return (
             f"labels saved through a MONAI Label server on {self.studies} (as final): {names} "
-            f"(remarks: {RETURNS} beside it)"
+            f"(remarks: {RETURNS} beside it){self._passed_over(requests)}"
         )
 
     def _write_index(self, items: Sequence[WorkItem]) -> None:
@@ -108,6 +108,31 @@ class MonaiLabel:
             "objects": objects,
         }
         write_bytes(path, (json.dumps(index, indent=1) + "\n").encode())
+
+    def _passed_over(self, requests: Sequence[Request]) -> str:
+        """Labels that nobody asked for, and those of cases that wait which were not saved as final."""
+        waiting = {request.case_id for request in requests}
+        read = {f"labels/final/{name}" for case_id in self.asked for name in read_names(case_id)}
+        owners = {name: self._case_of(name) for name in self._saved() - read}
+        strange = [name for name, case_id in owners.items() if case_id is None]
+        elsewhere = [name for name, case_id in owners.items() if case_id in waiting]
+        wrong_place = "not saved as labels/final/<case>.nii.gz"
+        return not_read("not asked for", strange) + not_read(wrong_place, elsewhere)
+
+    def _saved(self) -> set[str]:
+        """Everything but the proposals that lies among the labels, as seen from the datastore."""
+        files = (path for path in (self.studies / "labels").rglob("*") if path.is_file())
+        found = (path.relative_to(self.studies) for path in files)
+        return {
+            path.as_posix()
+            for path in found
+            if path.parts[1] != "original" and not any(part.startswith(".") for part in path.parts)
+        }
+
+    def _case_of(self, name: str) -> str | None:
+        """Whose file it is by its name, whatever it ends in; None for no case of the round."""
+        own = [case_id for case_id in self.asked if Path(name).name.startswith(f"{case_id}.")]
+        return max(own, key=len, default=None)
 
     def _labels(self, kind: str) -> Path:
         return self.studies / "labels" / kind

@@ -435,6 +435,30 @@ class TestMonaiLabel:
         assert told.startswith("wrong grid\n")
         assert told.endswith("put it back as studies/labels/final/scan_1.nii.gz\n")
 
+    def test_tells_of_labels_that_were_saved_where_they_are_not_read(
+        self, server: MonaiLabel, proposals: dict[str, Path]
+    ) -> None:
+        server.send(work(self.REQUESTS, proposals))
+        assert "not read" not in server.waits_for(self.REQUESTS)
+        labels = server.studies / "labels"
+        (labels / "v1").mkdir()
+        for name in (
+            "final/scan_1.nii.gz",
+            "final/scan_2.nrrd",
+            "final/scan_7.nii.gz",
+            "v1/scan_1.nii.gz",
+            "v1/scan_2.nii.gz",
+            "scan_2.nii.gz",
+            "v1/.scan_2.nii.gz.lock",
+        ):
+            (labels / name).touch()
+        told = server.waits_for(self.REQUESTS[:1])  # scan_1 is settled
+        assert told.endswith(
+            "; not asked for, so not read: labels/final/scan_7.nii.gz; not saved as "
+            "labels/final/<case>.nii.gz, so not read: labels/final/scan_2.nrrd, labels/scan_2.nii.gz, "
+            "labels/v1/scan_2.nii.gz"
+        )
+
 
 def test_an_oracle_that_errs_draws_the_same_every_time(
     case: Case, structures: Structures, tmp_path: Path
