@@ -16,6 +16,7 @@ from flows.annotators.worklist import (
     hand_out,
     put_aside,
     quarantine_place,
+    seen_from,
     write_worklist,
 )
 
@@ -87,7 +88,7 @@ class Folder:
 
     def _places(self, item: WorkItem) -> Mapping[str, str]:
         name = f"{item.request.case_id}{self.suffix}"
-        image = str(self.images[item.request.case_id])
+        image = seen_from(self.folder, self.images[item.request.case_id])
         return {"image": image, "proposal": f"todo/{name}", "put_back": f"done/{name}"}
 
     def _strange(self) -> str:

@@ -112,7 +112,7 @@ class TestFolder:
         assert rows[0] == {
             "rank": "0",
             "case_id": "scan_2",
-            "image": "scans/scan_2.nii.gz",
+            "image": str(Path("scans/scan_2.nii.gz").absolute()),
             "proposal": "todo/scan_2.nii.gz",
             "put_back": "done/scan_2.nii.gz",
             "structures": "1 liver; 2 spleen",
@@ -135,6 +135,23 @@ class TestFolder:
         )
         with (folder.folder / "worklist.csv").open() as file:
             assert [row["picture"] for row in csv.DictReader(file)] == ["pictures/scan_2.png", str(elsewhere)]
+
+    def test_paths_do_not_depend_on_where_the_command_ran(
+        self, folder: Folder, proposals: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        inside = folder.folder / "images" / "scan_1.nii.gz"
+        images = {"scan_1": inside, "scan_2": Path("scans/scan_2.nii.gz")}
+        sent = dataclasses.replace(folder, folder=Path("round_000"), images=images)
+        first, second = work(self.REQUESTS, proposals)
+        sent.send([dataclasses.replace(first, picture=Path("round_000/pictures/scan_2.png")), second])
+        with (folder.folder / "worklist.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["image"] for row in rows] == [
+            str(tmp_path / "scans" / "scan_2.nii.gz"),
+            "images/scan_1.nii.gz",
+        ]
+        assert [row["picture"] for row in rows] == ["pictures/scan_2.png", ""]
 
     def test_waits_until_files_are_back(self, folder: Folder, proposals: dict[str, Path]) -> None:
         folder.send(work(self.REQUESTS, proposals))
