@@ -264,5 +264,5 @@ def _or_whole(slabs: tuple[Slab, ...], label_map: Volume) -> tuple[Slab, ...]:
 
 def _reader(path: Path, grid: Grid, structures: Sequence[Structure]) -> Reader:
     if path.name.endswith(SUFFIX):
-        return lambda file, _: read_segmentation(file, grid, structures)
+        return lambda file: read_segmentation(file, grid, structures)
     return read_label_map
