@@ -225,7 +225,7 @@ def serve(
     """Offer campaigns to a Prefect server, which starts them, and suspends them while people annotate."""
     from flows import environment
 
-    environment.prepare(DEFAULT_ROOT)
+    environment.prepare(Path.home())  # the server is the user's, and so is its client's folder
     from flows.deployed import serve as serve_campaigns
 
     serve_campaigns(limit)
