@@ -227,8 +227,9 @@ def serve(
 
     environment.prepare(Path.home())  # the server is the user's, and so is its client's folder
     from flows.deployed import serve as serve_campaigns
+    from flows.progress import Display
 
-    serve_campaigns(limit)
+    serve_campaigns(Display(console=err), limit)
 
 
 @app.command("ui")
