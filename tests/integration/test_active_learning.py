@@ -321,6 +321,11 @@ class TestPeople:
         (tmp_path / "masks").rename(masks)
 
         self.put_back(work, second, affine, make_label_map)
+        found = launch_ingest(campaign)
+        assert found is not None
+        assert (found.taken.let_in, found.waits_for) == ((second,), "")
+        assert status(campaign)["state"] == "all is back"
+        assert "sentinel-loop resume tiny" in status(campaign)["waits_for"]
         campaign = start(path)
         assert status(campaign)["state"] == "finished"
         assert [a["case_id"] for a in payloads(campaign, "annotation")][3:] == [first, second]
