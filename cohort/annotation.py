@@ -15,8 +15,8 @@ from cohort.errors import AnnotationError, DataError, GeometryError
 from cohort.slabs import Slab, cropped, within
 from cohort.volume import Array, Grid, Volume, check_same_grid, read_label_map
 
-Reader = Callable[[Path, frozenset[int]], Volume]
-"""Path and declared labels -> label map; raises `DataError`."""
+Reader = Callable[[Path], Volume]
+"""Path -> label map; raises `DataError`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,18 +253,28 @@ def _read(path: Path, case: CaseView, structures: Sequence[Structure], read: Rea
     """Voxels and hash of the file, of one and the same content."""
     try:
         before = _sha256(path)
-        label_map = read(path, frozenset(s.label for s in structures))
+        label_map = read(path)
         after = _sha256(path)
     except DataError as error:
-        raise AnnotationError(
-            f"The annotation of case {case.case_id} cannot be used: {error}. The labels are: "
-            f"{', '.join(f'{s.label} {s.name}' for s in structures)}"
-        ) from error
+        raise AnnotationError(f"The annotation of case {case.case_id} cannot be used: {error}") from error
     if before != after:
         raise AnnotationError(
             f"{path} changed while it was read; wait until it is saved and hand it in again"
         )
+    _check_declared(label_map, path, case, structures)
     return label_map, after
+
+
+def _check_declared(label_map: Volume, path: Path, case: CaseView, structures: Sequence[Structure]) -> None:
+    """Refuse labels that stand for no structure, and say which do."""
+    found = np.flatnonzero(np.bincount(label_map.array.ravel(), minlength=256)).tolist()
+    unknown = sorted(set(found) - {structure.label for structure in structures} - {0})
+    if unknown:
+        raise AnnotationError(
+            f"The annotation of case {case.case_id} cannot be used: {path} holds the labels "
+            f"{', '.join(map(str, unknown))}, which stand for no structure; correct the label map. "
+            f"The labels are: {', '.join(f'{s.label} {s.name}' for s in structures)}"
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Crashed
+from rich.markup import escape
 
 from cohort.annotation import Annotation, Request
 from cohort.budget import Cost
@@ -333,6 +334,8 @@ class Loop:
             raise AnnotationError("\n".join(taken.refused.values()))
         if taken.open:
             return False
+        for why in taken.unsettled.values():
+            self.display.say(f"  {escape(why)}")
         returned = self.campaign.annotations(stages.number)
         measured = rounds.revealed_dsc(returned, masks, stages.structures, asked)
         revealed = only_requested(measured, requests)

@@ -16,7 +16,8 @@ from flows.annotators.oracle import Errors, Oracle
 from flows.campaign import Campaign
 from flows.config import ActiveLearningConfig
 from flows.data import Cohort
-from flows.intake import Taken
+from flows.intake import Taken, refusal
+from flows.portable import placed, portable
 
 ANNOTATION = "annotation"
 
@@ -94,20 +95,23 @@ def note_waiting(campaign: Campaign, number: int, annotator: Annotator, taken: T
     refused = _refused(campaign, number, {request.case_id for request in taken.open})
     if refused:
         waits_for += "; put aside, to be corrected: " + " / ".join(refused)
-    last = campaign.ledger.entries()[-1]
-    if last.event != "awaiting" or last.payload["waits_for"] != waits_for:
-        campaign.append("awaiting", round=number, waits_for=waits_for)
+    last, kept = campaign.ledger.entries()[-1], portable(waits_for, campaign.folder)
+    if last.event != "awaiting" or last.payload["waits_for"] != kept:
+        campaign.append("awaiting", round=number, waits_for=kept)
     return waits_for
 
 
 def _refused(campaign: Campaign, number: int, cases: Collection[str]) -> list[str]:
-    """Why the last file of each of some cases was refused in a round, and where it lies now."""
+    """Why the last file of each of some cases was refused in a round, where it lies and goes back."""
     last = {str(entry.payload["case_id"]): entry.payload for entry in campaign.events("refused", number)}
-    return [
-        str(found["reason"]) + (f" (it lies in {campaign.folder / found['path']})" if found["path"] else "")
-        for case_id, found in sorted(last.items())
-        if case_id in cases
-    ]
+    return [_refusal(campaign.folder, found) for case_id, found in sorted(last.items()) if case_id in cases]
+
+
+def _refusal(folder: Path, found: Mapping[str, str]) -> str:
+    reason, back = placed(found["reason"], folder), found.get("put_back")
+    if not found["path"]:
+        return reason
+    return refusal(reason, folder / found["path"], folder / back if back else None)
 
 
 def _why(request: Request, scores: Mapping[str, QualityScore], strategy: str) -> str:

@@ -23,6 +23,7 @@ from cohort.ledger import Entry, Ledger
 from cohort.slabs import from_bounds
 from cohort.volume import write_bytes
 from flows.config_files import as_dict, differences
+from flows.requests import requested, unanswered
 from flows.stages import read_json, write_json
 from flows.strict_model import Configured
 
@@ -217,7 +218,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def state(campaign: Campaign) -> str:
-    """One of "finished", "running", "awaiting annotation", "failed", "interrupted"."""
+    """One of "finished", "running", "awaiting annotation", "all is back", "failed", "interrupted"."""
     if campaign.event("finished"):
         return "finished"
     if is_locked(campaign.folder):
@@ -225,7 +226,29 @@ def state(campaign: Campaign) -> str:
     entries = campaign.ledger.entries()
     if entries and entries[-1].event == "awaiting":
         return "awaiting annotation"
+    if _all_is_back(campaign) and not _failed_since(campaign.folder, entries[-1].at):
+        return "all is back"
     return "interrupted" if failure(campaign.folder) is None else "failed"
+
+
+def _all_is_back(campaign: Campaign) -> bool:
+    """Whether people have answered all that the last round waited for, which no run has used yet."""
+    start, awaiting = campaign.event("start"), campaign.event("awaiting")
+    if start is None or awaiting is None:
+        return False
+    number = awaiting.payload["round"]
+    selection = campaign.event("selection", number)
+    if selection is None or campaign.event("trial", number) is not None:
+        return False
+    requests = requested(selection.payload, [each["name"] for each in start.payload["structures"]])
+    skipped = {entry.payload["case_id"] for entry in campaign.events("skip", number)}
+    return not unanswered(requests, campaign.annotations(), skipped, campaign.values.get("unit", "case"))
+
+
+def _failed_since(folder: Path, at: str) -> bool:
+    """Whether a run ended with an error after a line of the ledger."""
+    path = folder / FAILURE
+    return path.is_file() and str(read_json(path)["at"]) >= at
 
 
 def failure(folder: Path) -> str | None:

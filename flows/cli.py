@@ -12,7 +12,7 @@ from rich.logging import RichHandler
 
 from cohort.errors import AnnotationError, BusyError, CampaignError, SentinelLoopError
 from flows import cli_masks
-from flows.console import Quiet, err, out
+from flows.console import DEFAULT_ROOT, Quiet, err, out
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +23,6 @@ app = typer.Typer(
 
 Root = Annotated[Path, typer.Option("--campaigns-root", help="Folder that holds the campaigns.")]
 CampaignName = Annotated[str, typer.Argument(help="Name of a campaign, or path of its folder.")]
-_DEFAULT_ROOT = Path("campaigns")
 _INTERRUPTED = 130
 
 
@@ -75,7 +74,7 @@ def semi_supervised(
 @app.command("resume")
 def resume(
     campaign: CampaignName,
-    campaigns_root: Root = _DEFAULT_ROOT,
+    campaigns_root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
     """Go on with an active-learning campaign from its own config."""
@@ -89,7 +88,7 @@ def resume(
 @app.command("ingest")
 def ingest(
     campaign: CampaignName,
-    campaigns_root: Root = _DEFAULT_ROOT,
+    campaigns_root: Root = DEFAULT_ROOT,
     watch: Annotated[
         float, typer.Option(min=0.0, help="Look again every so many seconds until all is back; 0 looks once.")
     ] = 0.0,
@@ -101,6 +100,7 @@ def ingest(
     """Take in the annotations that people have put back, all or a part of them."""
     from flows.launch import campaign_config, launch
     from flows.progress import Display
+    from flows.status import named
 
     opened = _open(campaign, campaigns_root)
     found = _look(opened, watch)
@@ -115,7 +115,8 @@ def ingest(
     elif then_resume:
         _show_status(launch(campaign_config(opened), Display(console=err, quiet=quiet)))
     else:
-        out.print(f"All is back: sentinel-loop resume {opened.name}", highlight=False, soft_wrap=True)
+        told = f"All is back: sentinel-loop resume {_escaped(named(opened))}"
+        out.print(told, highlight=False, soft_wrap=True)
 
 
 def _look(campaign, watch: float):  # type: ignore[no-untyped-def]
@@ -153,7 +154,7 @@ def _show_taken(found) -> None:  # type: ignore[no-untyped-def]
 def show_status(
     campaign: CampaignName,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    campaigns_root: Root = _DEFAULT_ROOT,
+    campaigns_root: Root = DEFAULT_ROOT,
 ) -> None:
     """Show the rounds of a campaign: budget, DSC, selections, and what it waits for."""
     from flows.status import status
@@ -166,7 +167,7 @@ def show_status(
 
 
 @app.command("track")
-def track(campaign: CampaignName, campaigns_root: Root = _DEFAULT_ROOT) -> None:
+def track(campaign: CampaignName, campaigns_root: Root = DEFAULT_ROOT) -> None:
     """Write a campaign's ledger into MLflow again, for example after the store was lost or out of reach."""
     from flows.tracking import Tracker
 
@@ -224,16 +225,17 @@ def serve(
     """Offer campaigns to a Prefect server, which starts them, and suspends them while people annotate."""
     from flows import environment
 
-    environment.prepare(_DEFAULT_ROOT)
+    environment.prepare(Path.home())  # the server is the user's, and so is its client's folder
     from flows.deployed import serve as serve_campaigns
+    from flows.progress import Display
 
-    serve_campaigns(limit)
+    serve_campaigns(Display(console=err), limit)
 
 
 @app.command("ui")
 def ui(
     campaign: CampaignName,
-    campaigns_root: Root = _DEFAULT_ROOT,
+    campaigns_root: Root = DEFAULT_ROOT,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.")] = 5000,
 ) -> None:
@@ -278,11 +280,10 @@ def main() -> None:
 
 def _show_status(campaign) -> None:  # type: ignore[no-untyped-def]
     """Where a campaign stands, and how to look at it."""
-    from flows.status import status
+    from flows.status import named, status
 
     _print_rounds(status(campaign))
-    where = "" if campaign.folder.parent == _DEFAULT_ROOT else f" --campaigns-root {campaign.folder.parent}"
-    out.print(f"Look at it: sentinel-loop ui {campaign.name}{where}", highlight=False, soft_wrap=True)
+    out.print(f"Look at it: sentinel-loop ui {_escaped(named(campaign))}", highlight=False, soft_wrap=True)
 
 
 def _print_rounds(found: dict[str, Any]) -> None:

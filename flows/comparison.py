@@ -22,6 +22,7 @@ from flows.active_learning import mark_crashed
 from flows.campaign import Campaign
 from flows.comparison_config import Comparison, Unit
 from flows.launch import run_locked, train_locked
+from flows.portable import placed
 from flows.progress import Display
 from flows.pruning import prune
 from flows.semi_supervised_config import SemiSupervisedConfig
@@ -158,7 +159,7 @@ def _has(unit: Unit, event: str) -> bool:
 
 def _waits_for(campaign: Campaign) -> str:
     last = campaign.ledger.entries()[-1]
-    return str(last.payload.get("waits_for", "an end of its rounds"))
+    return placed(str(last.payload.get("waits_for", "an end of its rounds")), campaign.folder)
 
 
 def _round_zero(unit: Unit) -> Path:

@@ -4,13 +4,17 @@ Suspended, no process runs: the server keeps the run, and whoever resumes it in 
 Where a campaign is stands in its own folder alone: a run that is resumed starts it again, as a command does.
 """
 
+import asyncio
 import itertools
+import sys
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.runner import Runner
 from prefect.settings import get_current_settings
 
 from cohort.errors import AnnotationError, BusyError, ConfigError
@@ -57,10 +61,20 @@ def campaign(config: str, settings: list[str] | None = None) -> str:
     return state
 
 
-def serve(limit: int = 1) -> None:
-    """Offer the flow to the Prefect server, and run what it starts, until the process is killed.
+class _Runner(Runner):
+    """Ends on SIGTERM, with the runs that it started; Prefect's own handler forgets to await its stop."""
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        if self._loop is None or not self.started:
+            sys.exit(0)
+        asyncio.run_coroutine_threadsafe(self.astop(), self._loop)
+
+
+def serve(display: Display, limit: int = 1) -> None:
+    """Offer the flow to the Prefect server, and run what it starts, until the process is told to end.
 
     Args:
+        display: says how a campaign is started.
         limit: how many campaigns may run at once.
 
     Raises:
@@ -76,7 +90,10 @@ def serve(limit: int = 1) -> None:
         problem = client.api_healthcheck()
     if problem is not None:
         raise ConfigError(f"The Prefect server {url} does not answer ({problem}); is it started?")
-    campaign.serve(name=NAME, limit=limit)
+    runner = _Runner(name=NAME, limit=limit)
+    runner.add_flow(campaign, name=NAME)
+    display.say(f"Serving; to start one: prefect deployment run {NAME}/{NAME} -p config=FILE")
+    asyncio.run(runner.start())
 
 
 def _go_on(config: ActiveLearningConfig) -> tuple[str, str]:

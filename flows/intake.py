@@ -12,8 +12,10 @@ from cohort.slabs import Slab, bounds, slices_in, union, within
 from cohort.volume import Grid, Volume, read_grid, read_label_map, write_volume
 from flows.annotators.base import Annotator, Returned
 from flows.annotators.segmentations import SUFFIX, read_segmentation
+from flows.annotators.worklist import goes_back
 from flows.campaign import Campaign
-from flows.requests import Unit, still_open
+from flows.portable import portable
+from flows.requests import Unit, unanswered
 from flows.stages import file_sha256
 
 ANNOTATIONS = "annotations"
@@ -27,7 +29,8 @@ class Taken:
         let_in: case ids.
         refused: case id -> a sentence for its annotator.
         skipped: case id -> why nobody annotates it.
-        unsettled: case id -> a sentence on why what is back was left where it is.
+        unsettled: case id -> a sentence on why what is back was left where it is; also of cases that were
+            skipped or let in at an earlier look.
         open: requests that nothing has come back for yet.
     """
 
@@ -62,8 +65,7 @@ class Intake:
             requests: of that round.
         """
         skipped = {entry.payload["case_id"] for entry in self.campaign.events("skip", number)}
-        found = still_open(requests, self.campaign.annotations(), self.unit)
-        return tuple(request for request in found if request.case_id not in skipped)
+        return unanswered(requests, self.campaign.annotations(), skipped, self.unit)
 
     def take_in(
         self,
@@ -83,7 +85,7 @@ class Intake:
         Raises:
             AnnotationError: where what people wrote beside their work cannot be read.
         """
-        let_in, refused, unsettled = [], {}, {}
+        let_in, refused, unsettled = [], {}, self._settled_before(number, requests, annotator)
         answer = annotator.collect(self.open(number, requests))
         for case_id, why in answer.skipped.items():
             self.campaign.append("skip", round=number, case_id=case_id, reason=why)
@@ -92,8 +94,7 @@ class Intake:
                 self._let_in(number, returned, annotator.name, (proposals or {}).get(returned.case_id))
                 let_in.append(returned.case_id)
             except AnnotationError as error:
-                refused[returned.case_id] = str(error)
-                self._put_aside(number, returned, annotator, str(error))
+                refused[returned.case_id] = self._put_aside(number, returned, annotator, str(error))
             except MissingExtraError as error:  # nobody's mistake who annotated
                 unsettled[returned.case_id] = f"case {returned.case_id}: {error}"
         return Taken(
@@ -104,21 +105,53 @@ class Intake:
             open=self.open(number, requests),
         )
 
-    def _put_aside(self, number: int | None, returned: Returned, annotator: Annotator, reason: str) -> None:
-        """Tell the ledger where it goes, then move it: after a kill in between, the next look does both."""
+    def _settled_before(
+        self, number: int | None, requests: Sequence[Request], annotator: Annotator
+    ) -> dict[str, str]:
+        """Case id -> a sentence on files of it that nobody reads, since it was skipped or let in before."""
+        waiting = {request.case_id for request in self.open(number, requests)}
+        skipped = {entry.payload["case_id"] for entry in self.campaign.events("skip", number)}
+        found = {}
+        for case_id in (request.case_id for request in requests if request.case_id not in waiting):
+            files = annotator.files(case_id)
+            unread = files if case_id in skipped else self._not_let_in(case_id, files)
+            if unread:
+                why = "skipped" if case_id in skipped else "let in"
+                names = " and ".join(path.name for path in unread)
+                found[case_id] = f"case {case_id} was {why} before in this round, so {names} stays unread"
+        return found
+
+    def _not_let_in(self, case_id: str, files: Sequence[Path]) -> tuple[Path, ...]:
+        """Those of a case's files that are none of its annotations."""
+        annotations = (entry.payload for entry in self.campaign.events("annotation"))
+        known = {each["source_sha256"] for each in annotations if each["case_id"] == case_id}
+        return tuple(path for path in files if _hash(path) not in known)
+
+    def _put_aside(self, number: int | None, returned: Returned, annotator: Annotator, reason: str) -> str:
+        """Tell the ledger where it goes, then move it: after a kill in between, the next look does both.
+
+        Returns:
+            The sentence for its annotator.
+        """
         place = annotator.aside(returned)
         if place is None:
-            return
+            return reason
         try:
             sha256 = file_sha256(returned.path) if returned.path.is_file() else ""
-            self._note_refused(number, returned.case_id, sha256, reason, place)
+            back = {"put_back": self._named(returned.path)}
+            self._note_refused(number, returned.case_id, sha256, reason, place, **back)
             annotator.refuse(returned, reason)
         except OSError as error:  # it stays where it is, and the others' work goes on
             why = f"{reason}; it could not be put aside ({error.strerror})"
             self._note_refused(number, returned.case_id, "", why, returned.path)
+            return why
+        return refusal(reason, place, returned.path)
 
-    def _note_refused(self, number: int | None, case_id: str, sha256: str, reason: str, place: Path) -> None:
-        about = {"case_id": case_id, "sha256": sha256, "reason": reason, "path": self._named(place)}
+    def _note_refused(
+        self, number: int | None, case_id: str, sha256: str, reason: str, place: Path, **more: str
+    ) -> None:
+        why = portable(reason, self.campaign.folder)
+        about = {"case_id": case_id, "sha256": sha256, "reason": why, "path": self._named(place), **more}
         told = [entry.payload for entry in self.campaign.events("refused", number)]
         if not any(about.items() <= payload.items() for payload in told):
             self.campaign.append("refused", round=number, **about)
@@ -205,6 +238,25 @@ class Intake:
         return path, structures, _or_whole(union(earlier[-1].slabs, returned.slabs), label_map)
 
 
+def _hash(path: Path) -> str | None:
+    """None for a file that cannot be read."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return None
+
+
+def refusal(reason: str, place: Path, put_back: Path | None) -> str:
+    """Why a file was refused, where it lies, and what brings it back.
+
+    Args:
+        reason: a sentence for its annotator.
+        place: where it lies.
+        put_back: where it is read again, None where that is not known.
+    """
+    return f"{reason} (it lies in {place}{f'; {goes_back(put_back)}' if put_back else ''})"
+
+
 def _or_whole(slabs: tuple[Slab, ...], label_map: Volume) -> tuple[Slab, ...]:
     """Slabs; none, which is the whole case, once they hold every slice."""
     return () if slices_in(slabs, len(label_map.array)).all() else slabs
@@ -212,5 +264,5 @@ def _or_whole(slabs: tuple[Slab, ...], label_map: Volume) -> tuple[Slab, ...]:
 
 def _reader(path: Path, grid: Grid, structures: Sequence[Structure]) -> Reader:
     if path.name.endswith(SUFFIX):
-        return lambda file, _: read_segmentation(file, grid, structures)
+        return lambda file: read_segmentation(file, grid, structures)
     return read_label_map

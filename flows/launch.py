@@ -109,10 +109,11 @@ def report_comparison(comparison: Comparison) -> "Reported":
         SentinelLoopError: for campaigns that are not paired or were all made with other settings, or a table
             of groups that cannot be read.
     """
-    environment.prepare(comparison.config.campaigns_root)
+    root = comparison.config.campaigns_root
+    root.mkdir(parents=True, exist_ok=True)  # Prefect makes its own folder in there, but none above it
+    environment.prepare(root)
     from flows.comparison_report import report
 
-    comparison.config.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(comparison.config.folder / ".report.lock"):
         return report(comparison)
 

@@ -1,6 +1,6 @@
 """What is asked of the annotators in a round: which structures of which cases, and what is still open."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from cohort.annotation import Annotation, Request
@@ -71,6 +71,21 @@ def as_listed(requests: Sequence[Request]) -> list[list[Any]]:
         [request.case_id, list(request.structures), *([bounds(request.slabs)] if request.slabs else [])]
         for request in requests
     ]
+
+
+def unanswered(
+    requests: Sequence[Request], annotations: Sequence[Annotation], skipped: Collection[object], unit: Unit
+) -> tuple[Request, ...]:
+    """Requests that neither an annotation nor a skip answers yet.
+
+    Args:
+        requests: of a round.
+        annotations: that are back.
+        skipped: ids of the cases that people gave back in that round.
+        unit: of selection.
+    """
+    found = still_open(requests, annotations, unit)
+    return tuple(request for request in found if request.case_id not in skipped)
 
 
 def still_open(

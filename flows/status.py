@@ -1,10 +1,13 @@
 """Where a campaign stands, from its ledger: as plain values, and as a table for people."""
 
+import shlex
 from typing import Any
 
 from rich.table import Table
 
 from flows.campaign import Campaign, failure, state
+from flows.console import DEFAULT_ROOT
+from flows.portable import placed
 from sentinel.estimators.registry import estimator_entry
 
 
@@ -44,6 +47,13 @@ def status(campaign: Campaign) -> dict[str, Any]:
         "reads_references": _reads_references(campaign),
         "rounds": rounds,
     }
+
+
+def named(campaign: Campaign) -> str:
+    """A campaign as a command takes it: its name, and where it lies unless that is where a command looks."""
+    where = campaign.folder.parent
+    root = "" if where == DEFAULT_ROOT else f" --campaigns-root {shlex.quote(str(where))}"
+    return f"{shlex.quote(campaign.name)}{root}"
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -93,7 +103,9 @@ def _waits_for(campaign: Campaign) -> str:
     """What has to happen before the campaign can go on."""
     current = state(campaign)
     if current == "awaiting annotation":
-        return str(campaign.ledger.entries()[-1].payload["waits_for"])
+        return placed(campaign.ledger.entries()[-1].payload["waits_for"], campaign.folder)
+    if current == "all is back":
+        return f"you to go on, all annotations are back: sentinel-loop resume {named(campaign)}"
     if current in ("failed", "interrupted"):
         return "the command that started it: run it again and the campaign goes on where it was"
     return ""

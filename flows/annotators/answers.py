@@ -1,7 +1,7 @@
 """What people have put back: found, told from what is still being written, and read with its remarks."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cohort.annotation import Request
@@ -16,10 +16,20 @@ QUIET_S = 3.0
 """A file that changed within so many seconds is looked at twice, so far apart."""
 
 
+def read_names(case_id: str) -> tuple[str, ...]:
+    """Names of the files under which a case is taken back."""
+    return tuple(f"{case_id}{suffix}" for suffix in (*SUFFIXES, SUFFIX))
+
+
 def handed_back(folder: Path, case_id: str) -> tuple[Path, ...]:
     """The label maps and segmentations of a case in a folder; none where it is not back."""
-    places = [folder / f"{case_id}{suffix}" for suffix in (*SUFFIXES, SUFFIX)]
-    return tuple(path for path in places if path.is_file())
+    return tuple(folder / name for name in read_names(case_id) if (folder / name).is_file())
+
+
+def not_read(why: str, names: Iterable[str]) -> str:
+    """What is said of files that are passed over, to be added to what a round waits for."""
+    listed = ", ".join(sorted(names))
+    return f"; {why}, so not read: {listed}" if listed else ""
 
 
 def answers(
@@ -48,6 +58,9 @@ def answers(
     table = folder / RETURNS
     notes = read_returns(table)
     _check_asked(table, notes, asked)
+    absent = {
+        case_id: _absent(note, structures, f"{table}, case {case_id}") for case_id, note in notes.items()
+    }
     found = {request.case_id: find(request.case_id) for request in requests}
     unfinished = still_written([path for paths in found.values() for path in paths])
     returned, skipped, unsettled = [], {}, {}
@@ -59,8 +72,8 @@ def answers(
         elif note.skip:
             skipped[request.case_id] = note.reason or "no reason given"
         elif paths:
-            absent = _absent(note, structures, f"{table}, case {request.case_id}")
-            returned.append(_returned(request, paths[0], note, absent))
+            missing = absent.get(request.case_id, frozenset())
+            returned.append(_returned(request, paths[0], note, missing))
     return Answer(returned=tuple(returned), skipped=skipped, unsettled=unsettled)
 
 

@@ -88,6 +88,9 @@ class Annotator(Protocol):
             AnnotationError: where what people wrote beside their work cannot be read.
         """
 
+    def files(self, case_id: str) -> tuple[Path, ...]:
+        """What lies of a case where people put it back, whether or not it was read."""
+
     def aside(self, returned: Returned) -> Path | None:
         """Where something goes that cannot be let in; None where it stays."""
 

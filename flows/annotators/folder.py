@@ -6,8 +6,7 @@ from pathlib import Path
 
 from cohort.annotation import Request
 from cohort.case import Structure
-from cohort.volume import SUFFIXES
-from flows.annotators.answers import answers, handed_back
+from flows.annotators.answers import answers, handed_back, not_read, read_names
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.returns import RETURNS
 from flows.annotators.segmentations import SUFFIX, write_segmentation
@@ -17,6 +16,7 @@ from flows.annotators.worklist import (
     hand_out,
     put_aside,
     quarantine_place,
+    seen_from,
     write_worklist,
 )
 
@@ -57,7 +57,11 @@ class Folder:
 
     def collect(self, requests: Sequence[Request]) -> Answer:
         """The label maps that lie in `done`, with what `returns.csv` says of them."""
-        return answers(self.folder, requests, self._done, asked=self.asked, structures=self.structures)
+        return answers(self.folder, requests, self.files, asked=self.asked, structures=self.structures)
+
+    def files(self, case_id: str) -> tuple[Path, ...]:
+        """Its files in `done`."""
+        return handed_back(self.folder / "done", case_id)
 
     def aside(self, returned: Returned) -> Path | None:
         """A file of its own in `quarantine`."""
@@ -84,14 +88,11 @@ class Folder:
 
     def _places(self, item: WorkItem) -> Mapping[str, str]:
         name = f"{item.request.case_id}{self.suffix}"
-        image = str(self.images[item.request.case_id])
+        image = seen_from(self.folder, self.images[item.request.case_id])
         return {"image": image, "proposal": f"todo/{name}", "put_back": f"done/{name}"}
-
-    def _done(self, case_id: str) -> tuple[Path, ...]:
-        return handed_back(self.folder / "done", case_id)
 
     def _strange(self) -> str:
         """Files that were put back under a name that nobody asked for."""
-        read = {f"{case_id}{suffix}" for case_id in self.asked for suffix in (*SUFFIXES, SUFFIX)}
-        strange = sorted({path.name for path in (self.folder / "done").glob("[!.]*")} - read)
-        return f"; not asked for, so not read: {', '.join(strange)}" if strange else ""
+        read = {name for case_id in self.asked for name in read_names(case_id)}
+        found = {path.name for path in (self.folder / "done").glob("[!.]*")}
+        return not_read("not asked for", found - read)

@@ -14,7 +14,7 @@ from pathlib import Path
 from cohort.annotation import Request
 from cohort.case import Structure
 from cohort.volume import SUFFIXES, write_bytes
-from flows.annotators.answers import answers, handed_back
+from flows.annotators.answers import answers, handed_back, not_read, read_names
 from flows.annotators.base import Answer, Returned, WorkItem
 from flows.annotators.returns import RETURNS
 from flows.annotators.worklist import PICTURES, hand_out, put_aside, quarantine_place, write_worklist
@@ -65,7 +65,11 @@ class MonaiLabel:
 
     def collect(self, requests: Sequence[Request]) -> Answer:
         """The label maps that people saved, with what `returns.csv` says of them."""
-        return answers(self.folder, requests, self._final, asked=self.asked, structures=self.structures)
+        return answers(self.folder, requests, self.files, asked=self.asked, structures=self.structures)
+
+    def files(self, case_id: str) -> tuple[Path, ...]:
+        """Its files among the labels that were saved as final."""
+        return handed_back(self._labels("final"), case_id)
 
     def aside(self, returned: Returned) -> Path | None:
         """A file of its own in `quarantine`."""
@@ -79,8 +83,8 @@ class MonaiLabel:
         """Which cases have to be saved in the server's client."""
         names = ", ".join(request.case_id for request in requests)
         return (
-            f"labels saved through a MONAI Label server on {self.studies.resolve()} (as final): {names} "
-            f"(remarks: {RETURNS} beside it)"
+            f"labels saved through a MONAI Label server on {self.studies} (as final): {names} "
+            f"(remarks: {RETURNS} beside it){self._passed_over(requests)}"
         )
 
     def _write_index(self, items: Sequence[WorkItem]) -> None:
@@ -105,6 +109,31 @@ class MonaiLabel:
         }
         write_bytes(path, (json.dumps(index, indent=1) + "\n").encode())
 
+    def _passed_over(self, requests: Sequence[Request]) -> str:
+        """Labels that nobody asked for, and those of cases that wait which were not saved as final."""
+        waiting = {request.case_id for request in requests}
+        read = {f"labels/final/{name}" for case_id in self.asked for name in read_names(case_id)}
+        owners = {name: self._case_of(name) for name in self._saved() - read}
+        strange = [name for name, case_id in owners.items() if case_id is None]
+        elsewhere = [name for name, case_id in owners.items() if case_id in waiting]
+        wrong_place = "not saved as labels/final/<case>.nii.gz"
+        return not_read("not asked for", strange) + not_read(wrong_place, elsewhere)
+
+    def _saved(self) -> set[str]:
+        """Everything but the proposals that lies among the labels, as seen from the datastore."""
+        files = (path for path in (self.studies / "labels").rglob("*") if path.is_file())
+        found = (path.relative_to(self.studies) for path in files)
+        return {
+            path.as_posix()
+            for path in found
+            if path.parts[1] != "original" and not any(part.startswith(".") for part in path.parts)
+        }
+
+    def _case_of(self, name: str) -> str | None:
+        """Whose file it is by its name, whatever it ends in; None for no case of the round."""
+        own = [case_id for case_id in self.asked if Path(name).name.startswith(f"{case_id}.")]
+        return max(own, key=len, default=None)
+
     def _labels(self, kind: str) -> Path:
         return self.studies / "labels" / kind
 
@@ -115,9 +144,6 @@ class MonaiLabel:
             "proposal": f"{STUDIES}/labels/original/{case_id}.nii.gz",
             "put_back": f"{STUDIES}/labels/final/{case_id}.nii.gz",
         }
-
-    def _final(self, case_id: str) -> tuple[Path, ...]:
-        return handed_back(self._labels("final"), case_id)
 
 
 def _suffix(path: Path) -> str:

@@ -130,7 +130,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = slicerio.read_segmentation(str(path))
     except broken as error:
-        raise DataError(f"{path} cannot be read as a segmentation of 3D Slicer: {error}") from error
+        why = str(error) or "the file is empty or ends too early"
+        raise DataError(f"{path} cannot be read as a segmentation of 3D Slicer: {why}") from error
     missing = [key for key in ("voxels", "ijkToLPS", "segments") if key not in found]
     if missing or not all("labelValue" in segment for segment in found["segments"]):
         raise DataError(

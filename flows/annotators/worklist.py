@@ -52,7 +52,7 @@ def write_worklist(
             "structures": "; ".join(f"{labels[name]} {name}" for name in item.request.structures),
             **({"slices": _listed(item.request.slabs)} if item.request.slabs else {}),
             "why": item.why,
-            "picture": _from(folder, item.picture) if item.picture else "",
+            "picture": seen_from(folder, item.picture) if item.picture else "",
         }
         for rank, item in enumerate(items)
     ]
@@ -63,8 +63,12 @@ def write_worklist(
     write_returns(folder / RETURNS, [item.request for item in items])
 
 
-def _from(folder: Path, path: Path) -> str:
-    """A path as it is seen from the folder of the work, which people open wherever it is mounted."""
+def seen_from(folder: Path, path: Path) -> str:
+    """A path as it is seen from the folder of the work, which people open wherever it is mounted.
+
+    Absolute where it lies elsewhere: people do not open it from where the command ran.
+    """
+    folder, path = folder.absolute(), path.absolute()
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
@@ -83,7 +87,7 @@ def quarantine_place(folder: Path, returned: Returned) -> Path:
 
 
 def put_aside(folder: Path, returned: Returned, reason: str) -> None:
-    """Move a label map that cannot be let in to the quarantine, with a text that says why.
+    """Move a label map that cannot be let in to the quarantine, with a text: why, and what brings it back.
 
     Raises:
         OSError: where it cannot be moved; it has not changed then.
@@ -92,4 +96,12 @@ def put_aside(folder: Path, returned: Returned, reason: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     suffix = returned.path.name.removeprefix(returned.case_id)
     shutil.move(returned.path, target)  # the folder of the work may lie on a share, or be a link to one
-    write_bytes(target.with_name(f"{target.name.removesuffix(suffix)}.txt"), f"{reason}\n".encode())
+    told = (
+        f"{reason}\nThe file is {seen_from(folder, target)}; {goes_back(seen_from(folder, returned.path))}\n"
+    )
+    write_bytes(target.with_name(f"{target.name.removesuffix(suffix)}.txt"), told.encode())
+
+
+def goes_back(place: Path | str) -> str:
+    """What has to be done with a file that was put aside: what `returns.csv` says of it moves no file."""
+    return f"once it is corrected, or {RETURNS} says that it is right, put it back as {place}"

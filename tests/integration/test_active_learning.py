@@ -290,12 +290,17 @@ class TestPeople:
         told = status(campaign)["waits_for"].partition("put aside, to be corrected: ")[2]
         for why, case_id in ((wrong_labels, first), (wrong_grid, second)):
             place = work / "quarantine" / f"{case_id}_1.nii.gz"
-            assert f"{why} (it lies in {place})" in told
+            assert f"(it lies in {place}; once it is corrected" in why
+            assert why.endswith(f"put it back as {work / 'done' / case_id}.nii.gz)")
+            assert why in told
         assert {file.name for file in (work / "quarantine").glob("*.nii.gz")} == {
             f"{first}_1.nii.gz",
             f"{second}_1.nii.gz",
         }
-        assert (work / "quarantine" / f"{second}_1.txt").read_text() == f"{wrong_grid}\n"
+        said = (work / "quarantine" / f"{second}_1.txt").read_text()
+        assert wrong_grid.startswith(f"{said.splitlines()[0]} (it lies in ")
+        assert f"quarantine/{second}_1.nii.gz; once it is corrected" in said
+        assert said.endswith(f"put it back as done/{second}.nii.gz\n")
         assert list((work / "done").iterdir()) == []
 
         self.put_back(work, first, affine, make_label_map)
@@ -316,6 +321,11 @@ class TestPeople:
         (tmp_path / "masks").rename(masks)
 
         self.put_back(work, second, affine, make_label_map)
+        found = launch_ingest(campaign)
+        assert found is not None
+        assert (found.taken.let_in, found.waits_for) == ((second,), "")
+        assert status(campaign)["state"] == "all is back"
+        assert "sentinel-loop resume tiny" in status(campaign)["waits_for"]
         campaign = start(path)
         assert status(campaign)["state"] == "finished"
         assert [a["case_id"] for a in payloads(campaign, "annotation")][3:] == [first, second]

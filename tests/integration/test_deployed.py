@@ -21,6 +21,7 @@ from flows import cli
 pytestmark = pytest.mark.slow
 
 Make = Callable[[int], np.ndarray]
+Start = Callable[..., "subprocess.Popen[bytes]"]
 SOURCE = Path(cli.__file__).parents[1]
 CASES = 8
 
@@ -60,11 +61,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def started(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., None]]:
-    """Start a command that runs until the test ends; its output stands in a file."""
+def started(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
+    """Start a command that runs until the test ends; its output stands in `<number>.log`."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def start(*words: str) -> None:
+    def start(*words: str) -> "subprocess.Popen[bytes]":
         with (tmp_path / f"{len(running)}.log").open("wb") as log:
             running.append(
                 subprocess.Popen(
@@ -75,6 +76,7 @@ def started(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..
                     stderr=subprocess.STDOUT,
                 )
             )
+        return running[-1]
 
     yield start
     for process in reversed(running):
@@ -100,7 +102,7 @@ def test_it_suspends_for_people_and_goes_on(
     root: Path,
     write_campaign_yaml: Callable[..., Path],
     environment: dict[str, str],
-    started: Callable[..., None],
+    started: Start,
     affine: np.ndarray,
     make_label_map: Make,
 ) -> None:
@@ -162,8 +164,24 @@ def test_it_suspends_for_people_and_goes_on(
     assert [entry.payload["case_id"] for entry in campaign.events("annotation")][-2:] == [first, second]
 
 
+def test_it_ends_when_it_is_told_to(tmp_path: Path, environment: dict[str, str], started: Start) -> None:
+    url = environment["PREFECT_API_URL"]
+    port = url.split(":")[-1].split("/")[0]
+    started("-m", "prefect", "server", "start", "--port", port, "--no-ui")
+    with httpx.Client(base_url=f"{url}/", timeout=30.0) as server:
+        wait_for(lambda: server.get("health").raise_for_status(), "the server")
+        serving = started("-c", "from flows import cli; cli.main()", "serve")
+        log = tmp_path / "1.log"
+        wait_for(lambda: "prefect deployment run" in log.read_text() or None, "the deployment")
+        time.sleep(3.0)  # until it looks for runs
+        serving.terminate()
+        assert serving.wait(timeout=30) == 0
+        assert "never awaited" not in log.read_text()
+        assert "Traceback" not in log.read_text()
+
+
 def test_without_a_server_it_says_what_to_start(tmp_path: Path, environment: dict[str, str]) -> None:
-    own = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
+    own = {n: value for n, value in environment.items() if n not in ("PREFECT_API_URL", "PREFECT_HOME")}
     command = [sys.executable, "-c", "from flows import cli; cli.main()", "serve"]
     told = {}
     for name, variables in (("none", own), ("silent", environment)):
@@ -172,5 +190,6 @@ def test_without_a_server_it_says_what_to_start(tmp_path: Path, environment: dic
         )
         assert ended.returncode == 2
         told[name] = " ".join(ended.stderr.split())
+        assert "Warning" not in told[name]
     assert "start one with 'prefect server start'" in told["none"]
     assert "does not answer" in told["silent"]

@@ -3,6 +3,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -91,8 +92,18 @@ def test_a_file_that_is_not_whole(
 ) -> None:
     write_volume(returned, make_label_map(0), affine)
     returned.write_bytes(returned.read_bytes()[:kept])
-    with pytest.raises(AnnotationError, match=r"of case scan_1 cannot be used: .*may be truncated"):
+    with pytest.raises(AnnotationError, match=r"of case scan_1 cannot be used: .*may be truncated") as told:
         check_annotation(returned, case_view, grid, BOTH, structures)
+    assert "The labels are" not in str(told.value)
+
+
+def test_a_file_of_four_dimensions(
+    case_view: CaseView, grid: Grid, returned: Path, structures: Structures, affine: np.ndarray
+) -> None:
+    nib.save(nib.Nifti1Image(np.ones((16, 12, 8, 2), np.uint8), affine), returned)
+    with pytest.raises(AnnotationError, match="expected three dimensions") as told:
+        check_annotation(returned, case_view, grid, BOTH, structures)
+    assert "The labels are" not in str(told.value)
 
 
 def test_a_label_that_is_not_declared(
@@ -139,8 +150,8 @@ def test_a_file_that_is_still_being_written(
 ) -> None:
     write_volume(returned, make_label_map(0), affine)
 
-    def read_while_saved_again(path: Path, labels: frozenset[int]) -> Volume:
-        volume = read_label_map(path, labels)
+    def read_while_saved_again(path: Path) -> Volume:
+        volume = read_label_map(path)
         write_volume(returned, make_label_map(1), affine)
         return volume
 

@@ -112,7 +112,7 @@ class TestFolder:
         assert rows[0] == {
             "rank": "0",
             "case_id": "scan_2",
-            "image": "scans/scan_2.nii.gz",
+            "image": str(Path("scans/scan_2.nii.gz").absolute()),
             "proposal": "todo/scan_2.nii.gz",
             "put_back": "done/scan_2.nii.gz",
             "structures": "1 liver; 2 spleen",
@@ -135,6 +135,23 @@ class TestFolder:
         )
         with (folder.folder / "worklist.csv").open() as file:
             assert [row["picture"] for row in csv.DictReader(file)] == ["pictures/scan_2.png", str(elsewhere)]
+
+    def test_paths_do_not_depend_on_where_the_command_ran(
+        self, folder: Folder, proposals: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        inside = folder.folder / "images" / "scan_1.nii.gz"
+        images = {"scan_1": inside, "scan_2": Path("scans/scan_2.nii.gz")}
+        sent = dataclasses.replace(folder, folder=Path("round_000"), images=images)
+        first, second = work(self.REQUESTS, proposals)
+        sent.send([dataclasses.replace(first, picture=Path("round_000/pictures/scan_2.png")), second])
+        with (folder.folder / "worklist.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["image"] for row in rows] == [
+            str(tmp_path / "scans" / "scan_2.nii.gz"),
+            "images/scan_1.nii.gz",
+        ]
+        assert [row["picture"] for row in rows] == ["pictures/scan_2.png", ""]
 
     def test_waits_until_files_are_back(self, folder: Folder, proposals: dict[str, Path]) -> None:
         folder.send(work(self.REQUESTS, proposals))
@@ -351,6 +368,16 @@ class TestRemarks:
         with pytest.raises(AnnotationError, match=message):
             sent.collect(self.REQUESTS)
 
+    @pytest.mark.parametrize("line", ["scan_1,milt,", "scan_1,milt,yes"])
+    def test_a_structure_that_does_not_exist_is_told_before_the_case_is_back(
+        self, sent: Folder, line: str
+    ) -> None:
+        (sent.folder / "done" / "scan_1.nii.gz").unlink()
+        (sent.folder / "returns.csv").write_text(f"case_id,absent,skip\n{line}\n")
+        for requests in (self.REQUESTS, self.REQUESTS[:1]):  # the second: scan_1 is settled
+            with pytest.raises(AnnotationError, match="case scan_1: absent names 'milt', which is none of"):
+                sent.collect(requests)
+
     def test_what_is_refused_is_put_aside_and_never_over_another(self, sent: Folder) -> None:
         for number in (1, 2):
             (sent.folder / "done" / "scan_1.nii.gz").write_bytes(b"broken")
@@ -359,7 +386,10 @@ class TestRemarks:
             sent.refuse(found, f"reason {number}")
             assert place == sent.folder / "quarantine" / f"scan_1_{number}.nii.gz"
             assert place.read_bytes() == b"broken"
-            assert place.with_name(f"scan_1_{number}.txt").read_text() == f"reason {number}\n"
+            assert place.with_name(f"scan_1_{number}.txt").read_text() == (
+                f"reason {number}\nThe file is quarantine/scan_1_{number}.nii.gz; once it is corrected, or "
+                "returns.csv says that it is right, put it back as done/scan_1.nii.gz\n"
+            )
         assert [r.case_id for r in sent.collect(self.REQUESTS).returned] == ["scan_2"]
 
     def test_the_reason_of_another_kind_of_file_stays(self, sent: Folder) -> None:
@@ -369,8 +399,8 @@ class TestRemarks:
         (second,) = (r for r in sent.collect(self.REQUESTS).returned if r.case_id == "scan_1")
         assert sent.aside(second) == sent.folder / "quarantine" / "scan_1_2.nii"
         sent.refuse(second, "wrong shape")
-        assert (sent.folder / "quarantine" / "scan_1_2.txt").read_text() == "wrong shape\n"
-        assert (sent.folder / "quarantine" / "scan_1_1.txt").read_text() == "wrong label\n"
+        assert (sent.folder / "quarantine" / "scan_1_2.txt").read_text().startswith("wrong shape\n")
+        assert (sent.folder / "quarantine" / "scan_1_1.txt").read_text().startswith("wrong label\n")
 
 
 class TestMonaiLabel:
@@ -418,7 +448,33 @@ class TestMonaiLabel:
         assert (found.case_id, found.path) == ("scan_1", final)
         server.refuse(found, "wrong grid")
         assert not final.exists()
-        assert (server.folder / "quarantine" / "scan_1_1.txt").read_text() == "wrong grid\n"
+        told = (server.folder / "quarantine" / "scan_1_1.txt").read_text()
+        assert told.startswith("wrong grid\n")
+        assert told.endswith("put it back as studies/labels/final/scan_1.nii.gz\n")
+
+    def test_tells_of_labels_that_were_saved_where_they_are_not_read(
+        self, server: MonaiLabel, proposals: dict[str, Path]
+    ) -> None:
+        server.send(work(self.REQUESTS, proposals))
+        assert "not read" not in server.waits_for(self.REQUESTS)
+        labels = server.studies / "labels"
+        (labels / "v1").mkdir()
+        for name in (
+            "final/scan_1.nii.gz",
+            "final/scan_2.nrrd",
+            "final/scan_7.nii.gz",
+            "v1/scan_1.nii.gz",
+            "v1/scan_2.nii.gz",
+            "scan_2.nii.gz",
+            "v1/.scan_2.nii.gz.lock",
+        ):
+            (labels / name).touch()
+        told = server.waits_for(self.REQUESTS[:1])  # scan_1 is settled
+        assert told.endswith(
+            "; not asked for, so not read: labels/final/scan_7.nii.gz; not saved as "
+            "labels/final/<case>.nii.gz, so not read: labels/final/scan_2.nrrd, labels/scan_2.nii.gz, "
+            "labels/v1/scan_2.nii.gz"
+        )
 
 
 def test_an_oracle_that_errs_draws_the_same_every_time(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cohort.budget import Cost
-from cohort.errors import CampaignError
+from cohort.errors import AnnotationError, CampaignError
 from flows import campaign as campaigns
 from flows.campaign import Campaign
 from flows.config import ActiveLearningConfig, load_config
@@ -58,6 +58,20 @@ def sleeping(*words: str) -> Iterator["subprocess.Popen[bytes]"]:
             yield process
         finally:
             process.kill()
+
+
+def annotate(campaign: Campaign, number: int | None, case_id: str) -> None:
+    campaign.append(
+        "annotation",
+        round=number,
+        case_id=case_id,
+        structures={"liver": 1.0},
+        path=f"annotations/{case_id}.nii.gz",
+        sha256="0",
+        annotator="folder",
+        minutes=1.0,
+        cost=Cost.zero().as_dict(),
+    )
 
 
 class TestOpening:
@@ -257,6 +271,38 @@ class TestState:
             assert campaigns.state(campaign) == "running"
         campaign.append("annotation", round=0)
         assert campaigns.state(campaign) == "interrupted"
+
+    def test_all_is_back_until_a_run_goes_on(self, campaign: Campaign) -> None:
+        campaign.append("start", structures=[{"name": "liver", "label": 1}])
+        annotate(campaign, None, "z")  # of the start set, which nobody waited for
+        for number, case_ids in enumerate((["a", "b"], ["c"])):
+            campaign.append("selection", round=number, selected=case_ids)
+            assert campaigns.state(campaign) == "interrupted"
+            campaign.append("awaiting", round=number, waits_for="files")
+            assert campaigns.state(campaign) == "awaiting annotation"
+            for case_id in case_ids[1:]:
+                campaign.append("skip", round=number, case_id=case_id, reason="motion")
+                assert campaigns.state(campaign) == "interrupted"
+            annotate(campaign, number, case_ids[0])
+            assert campaigns.state(campaign) == "all is back"
+            with held_by_another_process(campaign.folder):
+                assert campaigns.state(campaign) == "running"
+            campaign.append("trial", round=number)
+            assert campaigns.state(campaign) == "interrupted"
+
+    def test_a_failure_counts_only_after_all_is_back(
+        self, campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        times = iter("123456789")
+        monkeypatch.setattr(campaigns, "now", lambda: next(times))
+        campaign.append("start", structures=[{"name": "liver", "label": 1}])
+        campaign.append("selection", round=0, selected=["a"])
+        campaign.append("awaiting", round=0, waits_for="files")
+        campaigns.record_failure(campaign.folder, AnnotationError("a was refused"))
+        annotate(campaign, 0, "a")
+        assert campaigns.state(campaign) == "all is back"
+        campaigns.record_failure(campaign.folder, OSError("No space left on device"))
+        assert campaigns.state(campaign) == "failed"
 
     def test_finished(self, campaign: Campaign) -> None:
         campaign.append("finished", why="all rounds are done")

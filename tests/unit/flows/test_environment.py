@@ -1,11 +1,12 @@
 import sysconfig
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 
 import prefect
 import pytest
 
-from flows import environment
+from flows import environment, launch
 
 
 @pytest.mark.parametrize("hidden", [True, False])
@@ -25,6 +26,16 @@ def test_no_installed_module_hides_the_standard_library_from_prefects_server(
 
     first_on_the_path = prefect.__module_path__.parent
     assert first_on_the_path == (Path(sysconfig.get_path("stdlib")) if hidden else installed)
+
+
+def test_a_fresh_comparison_has_a_folder_for_prefect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect makes the last folder alone, and warns where it cannot."""
+    folder, ready = tmp_path / "runs" / "two", []
+    config = SimpleNamespace(folder=folder, campaigns_root=folder / "campaigns")
+    monkeypatch.setattr(environment, "prepare", lambda root: ready.append(root.is_dir()))
+    monkeypatch.setattr("flows.comparison_report.report", lambda comparison: "a page")
+    assert launch.report_comparison(SimpleNamespace(config=config)) == "a page"  # type: ignore[arg-type]
+    assert ready == [True]
 
 
 def test_processes_get_folders_of_their_own(tmp_path: Path) -> None:

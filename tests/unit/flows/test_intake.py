@@ -42,6 +42,9 @@ class Person:
             skipped={k: v for k, v in self.answer.skipped.items() if k in wanted},
         )
 
+    def files(self, case_id: str) -> tuple[Path, ...]:
+        return tuple(sorted(self.folder.glob(f"{case_id}.nii*")))
+
     def aside(self, returned: Returned) -> Path | None:
         return self.folder / f"{returned.case_id}.refused"
 
@@ -115,6 +118,35 @@ class TestLettingIn:
         assert (again.let_in, dict(again.skipped)) == ((), {})
         assert [each.case_id for each in gate.open(1, [request("b")])] == ["b"], "a later round may ask again"
 
+    def test_a_skip_that_is_taken_back_is_told_and_its_file_is_not_read(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, asked = intake("case"), [request("a"), request("b")]
+        person.answer = Answer(skipped={"a": "motion"})
+        assert gate.take_in(0, asked, person).unsettled == {}
+        assert gate.take_in(0, asked, person).unsettled == {}
+        write_volume(person.folder / "a.nii.gz", make_label_map(3), affine)
+        person.answer = Answer(returned=(returned(person.folder / "a.nii.gz"),))
+        for _ in range(2):
+            taken = gate.take_in(0, asked, person)
+            told = "case a was skipped before in this round, so a.nii.gz stays unread"
+            assert (taken.unsettled, taken.let_in) == ({"a": told}, ())
+        assert gate.take_in(1, asked, person).let_in == ("a",), "a later round may ask again"
+
+    def test_a_file_that_is_changed_after_it_was_let_in_is_told_and_not_read(
+        self, intake: MakeIntake, person: Person, affine: np.ndarray, make_label_map: Make
+    ) -> None:
+        gate, asked = intake("case"), [request("a"), request("b")]
+        write_volume(person.folder / "a.nii.gz", make_label_map(3), affine)
+        person.answer = Answer(returned=(returned(person.folder / "a.nii.gz"),))
+        assert gate.take_in(0, asked, person).let_in == ("a",)
+        assert gate.take_in(0, asked, person).unsettled == {}, "the very file that was let in"
+        write_volume(person.folder / "a.nii.gz", make_label_map(5), affine)
+        (person.folder / "a.nii").write_bytes(b"another")
+        told = "case a was let in before in this round, so a.nii and a.nii.gz stays unread"
+        assert gate.take_in(0, asked, person).unsettled == {"a": told}
+        assert len(gate.campaign.annotations()) == 1
+
     def test_what_is_refused_stays_open_and_is_remembered(
         self, intake: MakeIntake, person: Person, affine: np.ndarray
     ) -> None:
@@ -123,9 +155,14 @@ class TestLettingIn:
         person.answer = Answer(returned=(returned(person.folder / "a.nii.gz"),))
         taken = gate.take_in(0, [request("a")], person)
         assert "case a cannot be used" in taken.refused["a"]
+        assert taken.refused["a"].endswith(
+            f"(it lies in {person.folder / 'a.refused'}; once it is corrected, or returns.csv says that it "
+            f"is right, put it back as {person.folder / 'a.nii.gz'})"
+        )
         assert [each.case_id for each in taken.open] == ["a"]
         (entry,) = payloads(gate, "refused")
         assert (entry["case_id"], entry["path"]) == ("a", "work/a.refused")
+        assert entry["put_back"] == "work/a.nii.gz"
         assert gate.campaign.annotations() == []
 
     def test_a_flipped_file_is_turned_back(

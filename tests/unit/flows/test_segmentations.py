@@ -131,6 +131,12 @@ def test_broken_files(tmp_path: Path, grid: Grid, content: bytes) -> None:
         read_segmentation(tmp_path / "a.seg.nrrd", grid, STRUCTURES)
 
 
+def test_an_empty_file_is_called_one(tmp_path: Path, grid: Grid) -> None:
+    (tmp_path / "a.seg.nrrd").touch()
+    with pytest.raises(DataError, match=r"of 3D Slicer: the file is empty or ends too early$"):
+        read_segmentation(tmp_path / "a.seg.nrrd", grid, STRUCTURES)
+
+
 def test_a_cut_file(tmp_path: Path, grid: Grid, array: np.ndarray, save: Callable[..., Path]) -> None:
     path = save(array.T, AFFINE, [("liver", 1, 0), ("left kidney", 4, 0)])
     path.write_bytes(path.read_bytes()[:-30])

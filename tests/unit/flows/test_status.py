@@ -1,15 +1,19 @@
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from cohort.annotation import Request
 from flows import campaign as campaigns
+from flows.annotation_work import note_waiting
 from flows.campaign import Campaign
 from flows.config import load_config
-from flows.status import status, table
+from flows.intake import Taken
+from flows.status import named, status, table
 
 
 @pytest.fixture
@@ -98,6 +102,51 @@ def test_what_people_have_to_do(campaign: Campaign) -> None:
         "awaiting annotation",
         "label maps in done: a.nii.gz",
     )
+
+
+def test_what_people_have_to_do_is_told_for_where_the_campaign_lies(campaign: Campaign) -> None:
+    @dataclass
+    class Away:
+        folder: Path
+
+        def waits_for(self, requests: Sequence[Request]) -> str:
+            return f"{requests[0].case_id} in {self.folder.resolve() / 'done'}"
+
+    campaign.append("start")
+    taken = Taken(
+        let_in=(),
+        refused={},
+        skipped={},
+        unsettled={"a": f"{campaign.folder}/a.nii.gz is strange"},
+        open=(Request(case_id="a", structures=("liver",)),),
+    )
+    reason = "{campaign}/done/a.nii.gz has no liver"
+    campaign.append("refused", round=0, case_id="a", reason=reason, path="quarantine/a_1.nii.gz")
+    told = note_waiting(campaign, 0, Away(campaign.folder), taken)  # type: ignore[arg-type]
+    assert told.count(str(campaign.folder)) == 4
+    assert status(campaign)["waits_for"] == told
+    moved = campaigns.open_campaign(campaign.folder.rename(campaign.folder.with_name("moved")))
+    assert status(moved)["waits_for"] == told.replace(str(campaign.folder), str(moved.folder))
+    before = moved.ledger.entries()
+    taken = replace(taken, unsettled={"a": f"{moved.folder}/a.nii.gz is strange"})
+    note_waiting(moved, 0, Away(moved.folder), taken)  # type: ignore[arg-type]
+    assert moved.ledger.entries() == before
+
+
+def test_all_that_people_had_to_do_is_back(campaign: Campaign) -> None:
+    campaign.append("start", structures=[{"name": "liver", "label": 1}])
+    campaign.append("selection", round=0, selected=["a"])
+    campaign.append("awaiting", round=0, waits_for="label maps in done: a.nii.gz")
+    campaign.append("skip", round=0, case_id="a", reason="motion")
+    found = status(campaign)
+    assert found["state"] == "all is back"
+    root = f"--campaigns-root {campaign.folder.parent}"
+    assert found["waits_for"].endswith(f"all annotations are back: sentinel-loop resume tiny {root}")
+
+
+def test_a_campaign_is_named_as_commands_find_it(campaign: Campaign) -> None:
+    assert named(replace(campaign, folder=Path("campaigns") / "tiny")) == "tiny"
+    assert named(replace(campaign, folder=Path("my scans") / "tiny")) == "tiny --campaigns-root 'my scans'"
 
 
 @pytest.mark.parametrize(
