@@ -234,6 +234,8 @@ def _summary_heads(currency: str) -> list[str]:
 
 
 def _saving(found: Saving) -> str:
-    shown = "not reached" if math.isinf(found.saved) else f"{found.saved:+.1f}"
-    between = ["not reached" if math.isinf(end) else f"{end:+.1f}" for end in (found.lower, found.upper)]
+    shown, *between = (
+        "not reached" if math.isinf(amount) else f"{round(amount, 1) + 0.0:+.1f}"  # never -0.0
+        for amount in (found.saved, found.lower, found.upper)
+    )
     return f"<b>{shown}</b><br><small>[{between[0]}, {between[1]}]<br>{share(found.reached)} of draws</small>"
