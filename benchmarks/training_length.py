@@ -19,13 +19,13 @@ from pathlib import Path
 import pandas as pd
 
 from cohort.seeds import derive_seed
+from cohort.volume import write_bytes
 from flows import rounds
 from flows.campaign import Campaign, open_campaign
 from flows.config import ActiveLearningConfig
 from flows.data import read_cohort
 from flows.environment import code_version, use_threads
-from flows.stages import json_sha256
-from segmenters.evaluation import evaluate_case, summarise
+from segmenters.evaluation import summarise
 from segmenters.registry import make_segmenter
 
 
@@ -60,13 +60,13 @@ def measured(campaign: Campaign, data: Path, steps: int) -> dict[str, object]:
         masks.mkdir()
         views = [case.view() for case in held_out]
         predictions = segmenter.predict(views, trained, structures, masks)
-        found = [
-            result
-            for case, prediction in zip(held_out, predictions, strict=True)
-            for result in evaluate_case(
-                case, prediction.mask, structures, tolerance_mm=config.evaluation.tolerance_mm
-            )
-        ]
+        found = rounds.evaluate(
+            held_out,
+            {prediction.case_id: prediction.mask for prediction in predictions},
+            structures,
+            config.evaluation.tolerance_mm,
+            lambda *_: None,
+        )
     summary = summarise(found, [structure.name for structure in structures])
     return {
         "campaign": campaign.name,
@@ -77,7 +77,7 @@ def measured(campaign: Campaign, data: Path, steps: int) -> dict[str, object]:
         "nsd": round(summary.nsd, 5),
         **{f"dsc {name}": round(value, 5) for name, value in summary.per_structure_dsc.items()},
         "of_the_campaign": round(campaign.events("result")[-1].payload["dsc"], 5),
-        "config_sha256": json_sha256(campaign.values)[:12],
+        "config_sha256": campaign.events("start")[0].payload["config_sha256"][:12],
         "code_version": code_version(),
     }
 
@@ -98,9 +98,7 @@ def main() -> None:
             row = options.out / f"{path.name}-{steps}.json"
             if not row.is_file():
                 text = json.dumps(measured(open_campaign(path), options.data.resolve(), steps))
-                part = row.with_suffix(".part")
-                part.write_text(text, encoding="utf-8")
-                part.replace(row)
+                write_bytes(row, text.encode())
             print(row.read_text(encoding="utf-8"), flush=True)
     table = pd.DataFrame([json.loads(row.read_text(encoding="utf-8")) for row in options.out.glob("*.json")])
     table = table.sort_values(["campaign", "steps"])
