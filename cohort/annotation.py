@@ -13,7 +13,7 @@ from cohort.budget import Cost
 from cohort.case import CaseView, Structure, check_case_id
 from cohort.errors import AnnotationError, DataError, GeometryError
 from cohort.slabs import Slab, cropped, within
-from cohort.volume import Array, Grid, Volume, check_same_grid, read_label_map
+from cohort.volume import Array, Grid, Volume, check_same_grid, read_label_map, undeclared_labels
 
 Reader = Callable[[Path], Volume]
 """Path -> label map; raises `DataError`."""
@@ -267,8 +267,7 @@ def _read(path: Path, case: CaseView, structures: Sequence[Structure], read: Rea
 
 def _check_declared(label_map: Volume, path: Path, case: CaseView, structures: Sequence[Structure]) -> None:
     """Refuse labels that stand for no structure, and say which do."""
-    found = np.flatnonzero(np.bincount(label_map.array.ravel(), minlength=256)).tolist()
-    unknown = sorted(set(found) - {structure.label for structure in structures} - {0})
+    unknown = undeclared_labels(label_map.array, [structure.label for structure in structures])
     if unknown:
         raise AnnotationError(
             f"The annotation of case {case.case_id} cannot be used: {path} holds the labels "

@@ -6,7 +6,7 @@ whatever unit the header gives them in.
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,14 +143,24 @@ def read_label_map(path: Path, labels: frozenset[int] | None = None) -> Volume:
         stored = np.asanyarray(image.dataobj)
     array = _as_labels(stored, path)
     if labels is not None:
-        found = set(np.flatnonzero(np.bincount(array.ravel(), minlength=256)).tolist())
-        unknown = sorted(found - labels - {0})
+        unknown = undeclared_labels(array, labels)
         if unknown:
             raise DataError(
                 f"{path} holds the labels {_listed(unknown)}, which the data set does not declare "
                 f"(declared: {_listed(sorted(labels))}); declare them or correct the label map"
             )
     return Volume(array=np.ascontiguousarray(array.T), affine=grid.affine)
+
+
+def undeclared_labels(array: Array, labels: Collection[int]) -> list[int]:
+    """Labels of a label map that are neither declared nor background, in their order.
+
+    Args:
+        array: uint8.
+        labels: that are declared.
+    """
+    found = set(np.flatnonzero(np.bincount(array.ravel(), minlength=256)).tolist())
+    return sorted(found.difference(labels, {0}))
 
 
 def check_same_grid(image: Volume | Grid, mask: Volume | Grid, image_path: Path, mask_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cohort.errors import ModelError, SentinelLoopError
+from cohort.errors import SentinelLoopError
 from cohort.layouts.masks import MaskCase, MaskFile
 from cohort.read_ahead import read_ahead
 from cohort.volume import Volume, check_same_grid, read_image, read_label_map
@@ -150,8 +150,7 @@ def _scene(
         if isinstance(found, SentinelLoopError):
             raise found
         check_same_grid(volume, found, case.image, mask.path)
-        if sentinel.structure_index(mask.structure) is None:
-            raise ModelError(sentinel.not_trained_for(mask.structure))
+        sentinel.check_knows([mask.structure])
     except SentinelLoopError as error:
         return Audited(case_id=case.case_id, structure=mask.structure, reason=str(error))
     return case.case_id, mask.structure, volume, voxels_of(found, mask)

@@ -83,6 +83,10 @@ class Campaign:
         """The annotations that were let in, of one round or all, in the order of the ledger."""
         return [self._annotation(entry.payload) for entry in self.events("annotation", number)]
 
+    def skipped(self, number: int | None = None) -> set[str]:
+        """Ids of the cases that people gave back, of one round or all."""
+        return {entry.payload["case_id"] for entry in self.events("skip", number)}
+
     def _annotation(self, payload: Mapping[str, Any]) -> Annotation:
         return Annotation(
             case_id=payload["case_id"],
@@ -241,8 +245,8 @@ def _all_is_back(campaign: Campaign) -> bool:
     if selection is None or campaign.event("trial", number) is not None:
         return False
     requests = requested(selection.payload, [each["name"] for each in start.payload["structures"]])
-    skipped = {entry.payload["case_id"] for entry in campaign.events("skip", number)}
-    return not unanswered(requests, campaign.annotations(), skipped, campaign.values.get("unit", "case"))
+    unit = campaign.values.get("unit", "case")
+    return not unanswered(requests, campaign.annotations(), campaign.skipped(number), unit)
 
 
 def _failed_since(folder: Path, at: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from cohort.errors import AnnotationError, BusyError, CampaignError, SentinelLoopError
 from flows import cli_masks
@@ -110,12 +111,12 @@ def ingest(
     if found is None:
         out.print(f"{opened.name} does not wait for annotation", highlight=False)
     elif found.waits_for:
-        out.print(f"Waits for {_escaped(found.waits_for)}", highlight=False, soft_wrap=True)
+        out.print(f"Waits for {escape(found.waits_for)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1 if found.taken.refused else 0)
     elif then_resume:
         _show_status(launch(campaign_config(opened), Display(console=err, quiet=quiet)))
     else:
-        told = f"All is back: sentinel-loop resume {_escaped(named(opened))}"
+        told = f"All is back: sentinel-loop resume {escape(named(opened))}"
         out.print(told, highlight=False, soft_wrap=True)
 
 
@@ -129,7 +130,7 @@ def _look(campaign, watch: float):  # type: ignore[no-untyped-def]
         except (AnnotationError, BusyError) as error:
             if not watch:
                 raise
-            out.print(f"[red]not yet[/red]  {_escaped(str(error))}", highlight=False, soft_wrap=True)
+            out.print(f"[red]not yet[/red]  {escape(str(error))}", highlight=False, soft_wrap=True)
             time.sleep(watch)
             continue
         _show_taken(found)
@@ -142,9 +143,9 @@ def _show_taken(found) -> None:  # type: ignore[no-untyped-def]
         return
     lines = [
         *(f"[green]let in[/green]   {case_id}" for case_id in found.taken.let_in),
-        *(f"[yellow]skipped[/yellow]  {name}: {_escaped(why)}" for name, why in found.taken.skipped.items()),
-        *(f"[red]refused[/red]  {_escaped(why)}" for why in found.taken.refused.values()),
-        *(f"[yellow]left[/yellow]     {_escaped(why)}" for why in found.taken.unsettled.values()),
+        *(f"[yellow]skipped[/yellow]  {name}: {escape(why)}" for name, why in found.taken.skipped.items()),
+        *(f"[red]refused[/red]  {escape(why)}" for why in found.taken.refused.values()),
+        *(f"[yellow]left[/yellow]     {escape(why)}" for why in found.taken.unsettled.values()),
     ]
     for line in lines:
         out.print(line, highlight=False, soft_wrap=True)
@@ -209,7 +210,7 @@ def compare(
     display = Display(console=err, quiet=quiet)
     failed = {} if report_only else launch_comparison(comparison, units, display)
     for name, reason in failed.items():
-        err.print(f"[red]{name} failed:[/red] {_escaped(reason)}", highlight=False, soft_wrap=True)
+        err.print(f"[red]{name} failed:[/red] {escape(reason)}", highlight=False, soft_wrap=True)
     found = report_comparison(comparison)
     counts = f"{found.finished} of {found.planned} campaigns"
     out.print(f"The report, of {counts}: {found.page}", highlight=False, soft_wrap=True)
@@ -267,10 +268,10 @@ def main() -> None:
     try:
         app()
     except SentinelLoopError as error:
-        err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
-        err.print(f"[red]Error:[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:  # what typer makes of Ctrl-C
@@ -283,7 +284,7 @@ def _show_status(campaign) -> None:  # type: ignore[no-untyped-def]
     from flows.status import named, status
 
     _print_rounds(status(campaign))
-    out.print(f"Look at it: sentinel-loop ui {_escaped(named(campaign))}", highlight=False, soft_wrap=True)
+    out.print(f"Look at it: sentinel-loop ui {escape(named(campaign))}", highlight=False, soft_wrap=True)
 
 
 def _print_rounds(found: dict[str, Any]) -> None:
@@ -291,15 +292,9 @@ def _print_rounds(found: dict[str, Any]) -> None:
 
     out.print(table(found))
     if found["failure"]:
-        out.print(f"[red]Its last run ended with[/red] {_escaped(found['failure'])}", soft_wrap=True)
+        out.print(f"[red]Its last run ended with[/red] {escape(found['failure'])}", soft_wrap=True)
     if found["waits_for"]:
-        out.print(f"Waits for {_escaped(found['waits_for'])}", highlight=False, soft_wrap=True)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+        out.print(f"Waits for {escape(found['waits_for'])}", highlight=False, soft_wrap=True)
 
 
 def _open(campaign: str, campaigns_root: Path):  # type: ignore[no-untyped-def]

@@ -64,8 +64,7 @@ class Intake:
             number: of the round, None for the start set.
             requests: of that round.
         """
-        skipped = {entry.payload["case_id"] for entry in self.campaign.events("skip", number)}
-        return unanswered(requests, self.campaign.annotations(), skipped, self.unit)
+        return unanswered(requests, self.campaign.annotations(), self.campaign.skipped(number), self.unit)
 
     def take_in(
         self,
@@ -85,8 +84,10 @@ class Intake:
         Raises:
             AnnotationError: where what people wrote beside their work cannot be read.
         """
-        let_in, refused, unsettled = [], {}, self._settled_before(number, requests, annotator)
-        answer = annotator.collect(self.open(number, requests))
+        waiting = self.open(number, requests)
+        settled = [request.case_id for request in requests if request not in waiting]
+        let_in, refused, unsettled = [], {}, self._settled_before(number, settled, annotator)
+        answer = annotator.collect(waiting)
         for case_id, why in answer.skipped.items():
             self.campaign.append("skip", round=number, case_id=case_id, reason=why)
         for returned in answer.returned:
@@ -106,13 +107,12 @@ class Intake:
         )
 
     def _settled_before(
-        self, number: int | None, requests: Sequence[Request], annotator: Annotator
+        self, number: int | None, settled: Sequence[str], annotator: Annotator
     ) -> dict[str, str]:
         """Case id -> a sentence on files of it that nobody reads, since it was skipped or let in before."""
-        waiting = {request.case_id for request in self.open(number, requests)}
-        skipped = {entry.payload["case_id"] for entry in self.campaign.events("skip", number)}
+        skipped = self.campaign.skipped(number)
         found = {}
-        for case_id in (request.case_id for request in requests if request.case_id not in waiting):
+        for case_id in settled:
             files = annotator.files(case_id)
             unread = files if case_id in skipped else self._not_let_in(case_id, files)
             if unread:

@@ -12,11 +12,11 @@ import pandas as pd
 from cohort.case import Structure
 from cohort.errors import ConfigError, SelectionError
 from cohort.filtering import Verdict, filter_masks, make_filter
-from cohort.filtering.base import ABSENT
+from cohort.filtering.outcome import EMPTY_REASONS
 from cohort.filtering.registry import FilterSettings
 from cohort.layouts.detection import detect_layout, read_plain
 from cohort.layouts.masks import MaskDataset, read_masks
-from cohort.records import EMPTY_MASK, QualityScore
+from cohort.records import QualityScore
 from cohort.volume import write_bytes
 from flows.audit import score_dataset
 from flows.environment import code_version
@@ -59,11 +59,9 @@ def run_filter(options: FilterOptions, display: Display) -> pd.DataFrame:
     write_bytes(options.table, table.to_csv(index=False).encode())
     write_json(options.out / MANIFEST, _manifest(options, dataset, sentinel, table, rule.rule))
     if not table["kept"].any():
-        unread = not_scored(table)
-        advice = "lower the minimum or keep a fraction, with another --out"
+        why = not_scored(table) or "To keep some, lower the minimum or keep a fraction, with another --out"
         raise SelectionError(
-            f"The filter keeps none of {len(table)} masks ({rule.rule}); see {options.table}. "
-            + (unread if unread else f"To keep some, {advice}")
+            f"The filter keeps none of {len(table)} masks ({rule.rule}); see {options.table}. {why}"
         )
     return table
 
@@ -96,7 +94,7 @@ def beyond_calibration(table: pd.DataFrame) -> int:
 
 
 def _lacks_score(table: pd.DataFrame) -> "pd.Series[bool]":
-    return table["raw"].isna() & ~table["reason"].isin((EMPTY_MASK, ABSENT))
+    return table["raw"].isna() & ~table["reason"].isin(EMPTY_REASONS)
 
 
 def _dataset(options: FilterOptions) -> MaskDataset:

@@ -43,7 +43,7 @@ def status(campaign: Campaign) -> dict[str, Any]:
         "campaign": campaign.name,
         "state": current,
         "failure": failure(campaign.folder) if current == "failed" else None,
-        "waits_for": _waits_for(campaign),
+        "waits_for": _waits_for(campaign, current),
         "reads_references": _reads_references(campaign),
         "rounds": rounds,
     }
@@ -99,9 +99,8 @@ def _first(case_ids: list[str], number: int = 2) -> str:
     return ", ".join(case_ids[:number]) + (f" and {more} more" if more > 0 else "") or "-"
 
 
-def _waits_for(campaign: Campaign) -> str:
-    """What has to happen before the campaign can go on."""
-    current = state(campaign)
+def _waits_for(campaign: Campaign, current: str) -> str:
+    """What has to happen before a campaign in some state can go on."""
     if current == "awaiting annotation":
         return placed(campaign.ledger.entries()[-1].payload["waits_for"], campaign.folder)
     if current == "all is back":

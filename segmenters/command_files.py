@@ -12,7 +12,7 @@ from isal import igzip
 from numpy.typing import NDArray
 
 from cohort.case import Structure
-from cohort.errors import ConfigError, DataError, GeometryError, ModelError
+from cohort.errors import ConfigError, DataError, ModelError
 from cohort.records import TrainingCase
 from cohort.volume import (
     SUFFIXES,
@@ -193,7 +193,7 @@ def _read_on_grid(config: CommandConfig, path: Path, image: Volume, image_path: 
     try:
         mask = read_label_map(path)
         check_same_grid(image, mask, image_path, path)
-    except (DataError, GeometryError) as error:
+    except DataError as error:
         raise type(error)(
             f"{error}. {config.architecture} wrote that file, which is removed: to look at what it writes, "
             f"run it on {image_path} by hand"

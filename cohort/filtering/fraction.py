@@ -55,14 +55,11 @@ class TopFraction(_Fraction):
         """1 for the best, 0 for the others. Draws break ties."""
         key = int(rng.integers(2**63 - 1))
         value = _case_values(scores) if self.per == "case" else {_mask(s): s.raw for s in scores}
-        across = {_mask(s): s.predicted_dsc for s in scores} if self.per == "all" else {}
-        if any(map(math.isnan, across.values())):
-            across = {}
+        compared = value
+        if self.per == "all" and not any(math.isnan(s.predicted_dsc) for s in scores):
+            compared = {_mask(s): s.predicted_dsc for s in scores}
         return _best(
-            scores,
-            self.keep,
-            self.per,
-            lambda name: (-across.get(name, 0.0), -value[name], _draw(key, name)),
+            scores, self.keep, self.per, lambda name: (-compared[name], -value[name], _draw(key, name))
         )
 
 

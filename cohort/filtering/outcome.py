@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from cohort.filtering.base import ABSENT, Verdict
 from cohort.records import EMPTY_MASK, UNTRAINED
 
+EMPTY_REASONS = (EMPTY_MASK, UNTRAINED, ABSENT)
+"""Reasons of verdicts on masks without voxels."""
+
 Dscs = Mapping[tuple[str, str], float]
 """(case id, structure) -> measured DSC."""
 
@@ -62,7 +65,7 @@ def outcomes(
 
 def is_empty(verdict: Verdict) -> bool:
     """Whether a verdict is on a mask without voxels: nobody can look at it."""
-    return verdict.reason in (EMPTY_MASK, UNTRAINED, ABSENT)
+    return verdict.reason in EMPTY_REASONS
 
 
 def _key(verdict: Verdict) -> tuple[str, str]:
